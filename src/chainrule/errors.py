@@ -1,0 +1,120 @@
+"""The errors that users see, and where in their code something happened.
+
+Every message has one form: the rule, the values got, what to do, the user's own line.
+Knows nothing of arrays, graphs or derivatives.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import CodeType
+from typing import NamedTuple
+
+PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class Origin(NamedTuple):
+    """A place in the user's code, kept as (code, instruction) and resolved only when printed."""
+
+    code: CodeType
+    lasti: int
+
+    @property
+    def file(self) -> str:
+        """Path of the source file, as the interpreter knows it."""
+        return self.code.co_filename
+
+    @property
+    def line(self) -> int:
+        """Line number (1-based) of the instruction; 0 if the code carries none."""
+        for start, stop, line in self.code.co_lines():
+            if start <= self.lasti < stop and line is not None:
+                return line
+        return self.code.co_firstlineno or 0
+
+    def __str__(self) -> str:
+        return f"{os.path.basename(self.file)}:{self.line}"
+
+
+def find_origin(depth: int = 1) -> Origin | None:
+    """The first frame outside the package, starting `depth` frames up; None if there is none.
+
+    >>> import chainrule.errors as errors
+    >>> errors.find_origin(0).code.co_name
+    '<module>'
+    """
+    # Typed loosely: this runs once per recorded operation, so it walks with nothing in between.
+    frame = sys._getframe(depth)
+    while frame is not None:
+        code = frame.f_code
+        name = code.co_filename
+        if not name.startswith(PACKAGE_FOLDER) and not name.startswith("<frozen "):
+            return Origin(code, frame.f_lasti)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def at(origin: Origin | None) -> str:
+    """` (train.py:14)`, or nothing when the place is unknown."""
+    return f" ({origin})" if origin is not None else ""
+
+
+class ChainruleError(Exception):
+    """Base of all errors raised on purpose. The user's line is added to the message."""
+
+    def __init__(self, message: str, origin: Origin | None = None) -> None:
+        self.origin = origin if origin is not None else find_origin(2)
+        super().__init__(message + at(self.origin))
+
+
+class ShapeError(ChainruleError, ValueError):
+    """Shapes or axes that do not fit the operation."""
+
+
+class DtypeError(ChainruleError, TypeError):
+    """Data types that do not fit the operation."""
+
+
+class BoundsError(ChainruleError, IndexError):
+    """An index outside the range of its axis."""
+
+
+class ArgumentError(ChainruleError, ValueError):
+    """A value of an argument that has no meaning here."""
+
+
+class GradientError(ChainruleError, RuntimeError):
+    """Something that has no gradient was asked for one, or a graph would be cut silently."""
+
+
+class TraceError(ChainruleError, RuntimeError):
+    """A traced value was used as if it already had numbers."""
+
+
+class CompileError(ChainruleError, RuntimeError):
+    """A graph that cannot be turned into machine code."""
+
+
+class GraphError(ChainruleError, RuntimeError):
+    """A graph that breaks its own rules; raised by `verify`."""
+
+
+class DataError(ChainruleError, ValueError):
+    """A file or table that cannot be used as it is."""
+
+
+class ExpressionError(ChainruleError, ValueError):
+    """A formula typed by a user that is not plain arithmetic."""
+
+
+class RunError(ChainruleError, RuntimeError):
+    """A run directory or model file that cannot be used."""
+
+
+class MissingExtraError(ChainruleError, ImportError):
+    """An optional dependency is needed and not installed; the message names the extra."""
+
+
+class GraphRetainedWarning(UserWarning):
+    """Many graphs from one line are still alive: results are kept together with their history."""
