@@ -1,0 +1,100 @@
+"""From a table to a CSV file, so that a crash leaves the old file or the new one and never a part."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from .cells import Cell, cells_of, is_number
+from .facts import Fact, fact, quoted
+
+if TYPE_CHECKING:
+    import pandas
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_table(frame: pandas.DataFrame, path: str | os.PathLike[str], *, guard: bool = True) -> list[Fact]:
+    """Writes `frame` as CSV: UTF-8, commas, a line of column names, no index; a missing value is an empty cell.
+
+    The file is written beside its place under another name, flushed to the disk, and renamed. A path that
+    exists and is not a regular file (a folder, a device) is refused.
+
+    With `guard`, a text of two or more characters that begins with `= + - @`, a tab or a return, and is not a
+    number, gets a `'` before it, because spreadsheets would run it as a formula. Returns that count as a fact.
+
+    Raises DataError if the file cannot be written.
+
+    >>> import pandas, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     facts = write_table(pandas.DataFrame({"species": ["setosa"]}), folder + "/out.csv")
+    ...     print(open(folder + "/out.csv").read())
+    species
+    setosa
+    <BLANKLINE>
+    """
+    # A symbolic link keeps pointing where it does; its target is what is replaced.
+    place = os.path.realpath(os.fspath(path))
+    if os.path.exists(place) and not os.path.isfile(place):
+        raise DataError(
+            f"write_table needs the path of a file; got {quoted(place, 200)}. Name a file that can be replaced"
+        )
+    text, guarded = _csv_text(frame, guard)
+    try:
+        _replace(place, text.encode("utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"write_table needs a place it can write to; got {quoted(place, 200)}: {error.strerror}. "
+            "Check the folder, its permissions and the free space"
+        ) from error
+    return [fact("guarded_cells", count=guarded)] if guarded else []
+
+
+def _csv_text(frame: pandas.DataFrame, guard: bool) -> tuple[str, int]:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    columns: list[list[Cell]] = [
+        [str(name), *cells_of(frame.iloc[:, position])] for position, name in enumerate(frame.columns)
+    ]
+    guarded = 0
+    for row in zip(*columns):
+        fields = [field or "" for field in row]
+        if guard:
+            dangerous = [position for position, field in enumerate(fields) if _is_formula(field)]
+            guarded += len(dangerous)
+            for position in dangerous:
+                fields[position] = "'" + fields[position]
+        writer.writerow(fields)
+    return buffer.getvalue(), guarded
+
+
+def _is_formula(field: str) -> bool:
+    return len(field) > 1 and field.startswith(_FORMULA_STARTS) and not is_number(field)
+
+
+def _replace(place: str, data: bytes) -> None:
+    folder, name = os.path.split(place)
+    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
+    try:
+        # `open` and not `tempfile`, whose files nobody else may read.
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    # The rename itself reaches the disk with its folder; Windows cannot open folders.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,187 @@
+"""Comparisons, logic, bits and positions: operations without a derivative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..dtypes import int64, uint32
+from ..errors import ArgumentError
+from ..graph import Type
+from .kinds import discrete, elementwise
+from .lowering import Scalar
+from .shapes import check_axis
+
+_NO_SLOPE = (None, None)
+
+
+@elementwise(derivatives=_NO_SLOPE, result="bool", lower=Scalar(lambda b, x, y: b.equal(x, y)), accepts="any")
+def equal(xp: Any, x: Any, y: Any) -> Any:
+    """x = y.  Why: true or false has no slope."""
+    return xp.equal(x, y)
+
+
+@elementwise(
+    derivatives=_NO_SLOPE, result="bool", lower=Scalar(lambda b, x, y: b.not_equal(x, y)), accepts="any"
+)
+def not_equal(xp: Any, x: Any, y: Any) -> Any:
+    """x ≠ y.  Why: true or false has no slope."""
+    return xp.not_equal(x, y)
+
+
+@elementwise(derivatives=_NO_SLOPE, result="bool", lower=Scalar(lambda b, x, y: b.less(x, y)), accepts="any")
+def less(xp: Any, x: Any, y: Any) -> Any:
+    """x < y.  Why: true or false has no slope."""
+    return xp.less(x, y)
+
+
+@elementwise(
+    derivatives=_NO_SLOPE, result="bool", lower=Scalar(lambda b, x, y: b.less_equal(x, y)), accepts="any"
+)
+def less_equal(xp: Any, x: Any, y: Any) -> Any:
+    """x ≤ y.  Why: true or false has no slope."""
+    return xp.less_equal(x, y)
+
+
+@elementwise(derivatives=_NO_SLOPE, result="bool", lower=Scalar(lambda b, x, y: b.less(y, x)), accepts="any")
+def greater(xp: Any, x: Any, y: Any) -> Any:
+    """x > y.  Why: true or false has no slope."""
+    return xp.greater(x, y)
+
+
+@elementwise(
+    derivatives=_NO_SLOPE, result="bool", lower=Scalar(lambda b, x, y: b.less_equal(y, x)), accepts="any"
+)
+def greater_equal(xp: Any, x: Any, y: Any) -> Any:
+    """x ≥ y.  Why: true or false has no slope."""
+    return xp.greater_equal(x, y)
+
+
+@elementwise(
+    derivatives=(None,), result="bool", lower=Scalar(lambda b, x: b.not_equal(x, x)), accepts="number"
+)
+def isnan(xp: Any, x: Any) -> Any:
+    """Is x not a number?  Why: true or false has no slope."""
+    return xp.isnan(x)
+
+
+@elementwise(derivatives=(None,), result="bool", accepts="number")
+def isinf(xp: Any, x: Any) -> Any:
+    """Is x infinite?  Why: true or false has no slope."""
+    return xp.isinf(x)
+
+
+@elementwise(derivatives=(None,), result="bool", accepts="number")
+def isfinite(xp: Any, x: Any) -> Any:
+    """Is x neither infinite nor NaN?  Why: true or false has no slope."""
+    return xp.isfinite(x)
+
+
+@elementwise(derivatives=(None,), result="bool")
+def signbit(xp: Any, x: Any) -> Any:
+    """Is the sign bit set (−0 too)?  Why: true or false has no slope."""
+    return xp.signbit(x)
+
+
+@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+def bitwise_and(xp: Any, x: Any, y: Any) -> Any:
+    """Bits set in both; on bools: and.  Why: bits jump, they have no slope."""
+    return xp.bitwise_and(x, y)
+
+
+@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+def bitwise_or(xp: Any, x: Any, y: Any) -> Any:
+    """Bits set in either; on bools: or.  Why: bits jump, they have no slope."""
+    return xp.bitwise_or(x, y)
+
+
+@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+def bitwise_xor(xp: Any, x: Any, y: Any) -> Any:
+    """Bits set in exactly one; on bools: either but not both.  Why: bits jump, they have no slope."""
+    return xp.bitwise_xor(x, y)
+
+
+@elementwise(derivatives=(None,), accepts="bits")
+def bitwise_invert(xp: Any, x: Any) -> Any:
+    """All bits turned; on bools: not.  Why: bits jump, they have no slope."""
+    return xp.invert(x)
+
+
+@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+def bitwise_left_shift(xp: Any, x: Any, y: Any) -> Any:
+    """Bits moved up by y; 0 from the width on.  Why: bits jump, they have no slope."""
+    return xp.shift_left(x, y)
+
+
+@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+def bitwise_right_shift(xp: Any, x: Any, y: Any) -> Any:
+    """Bits moved down by y; the sign alone from the width on.  Why: bits jump, they have no slope."""
+    return xp.shift_right(x, y)
+
+
+# ------------------------------------------------------------------------------------------- positions
+
+
+def _position_type(x: Type, *, axis: int) -> Type:
+    check_axis("argmax", axis, x)
+    if x.shape[axis] == 0:
+        raise ArgumentError(f"argmax needs at least one element along axis {axis}; got shape {x.shape}")
+    return Type(x.shape[:axis] + x.shape[axis + 1 :], int64)
+
+
+@discrete(type=_position_type)
+def argmax(xp: Any, x: Any, *, axis: int) -> Any:
+    """Position of the first largest element along `axis` (a NaN counts as largest).  Why: a position jumps."""
+    return xp.argmax(x, axis=axis)
+
+
+@discrete(type=_position_type)
+def argmin(xp: Any, x: Any, *, axis: int) -> Any:
+    """Position of the first smallest element along `axis` (a NaN counts as smallest).  Why: a position jumps."""
+    return xp.argmin(x, axis=axis)
+
+
+def _order_type(x: Type, *, axis: int, descending: bool) -> Type:
+    check_axis("argsort", axis, x)
+    return Type(x.shape, int64)
+
+
+@discrete(type=_order_type)
+def argsort(xp: Any, x: Any, *, axis: int, descending: bool) -> Any:
+    """Positions that sort `x` along `axis`; equal elements keep their order.  Why: positions jump."""
+    if not descending:
+        return xp.argsort(x, axis=axis, stable=True)
+    backwards = xp.flip(xp.argsort(xp.flip(x, axis=axis), axis=axis, stable=True), axis=axis)
+    return x.shape[axis] - 1 - backwards
+
+
+# --------------------------------------------------------------------------------------------- chance
+
+# Rotation distances and key-schedule constant of Threefry-2x32 (Salmon, Moraes, Dror, Shaw: "Parallel random
+# numbers: as easy as 1, 2, 3", SC11, 2011; 20 rounds as in the paper's reference).
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+def _bits_type(key: Type, *, size: int) -> Type:
+    return Type((size,), uint32)
+
+
+@discrete(type=_bits_type)
+def random_bits(xp: Any, key: Any, *, size: int) -> Any:
+    """`size` random 32-bit words (Threefry-2x32) of a key of four words: two of key, two of counter.
+
+    Why: chance does not depend on any value, so no gradient passes.
+    """
+    half = (size + 1) // 2
+    position = xp.arange(half, dtype=uint32)
+    keys = (key[0], key[1], key[0] ^ key[1] ^ xp.asarray(_PARITY, dtype=uint32))
+    x = position + key[2]
+    y = xp.where(x < position, key[3] + xp.asarray(1, dtype=uint32), key[3])
+    x, y = x + keys[0], y + keys[1]
+    for block in range(5):
+        for distance in _ROTATIONS[block % 2]:
+            x = x + y
+            y = ((y << distance) | (y >> (32 - distance))) ^ x
+        x = x + keys[(block + 1) % 3]
+        y = y + keys[(block + 2) % 3] + xp.asarray(block + 1, dtype=uint32)
+    return xp.concat((x, y))[:size]

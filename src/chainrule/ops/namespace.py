@@ -1,0 +1,154 @@
+"""`xp` for NumPy: the array API names, and the few functions that array libraries do differently.
+
+Each function below is part of the meaning of an operation, so what it does at the edges (integer division
+by zero, shifts beyond the width, NaN to integer) is decided here and holds in every engine.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Any
+
+import numpy as np
+
+from ..graph import Array
+
+# Above this many float32 elements a sum is accumulated in float64: NumPy adds rows one after the other when
+# the reduced axis is not the last, and 2·10⁷ ones would stop at 16,777,216.
+_EXACT_SUM_FROM = 1 << 16
+
+
+def quiet() -> np.errstate:
+    """Floating-point warnings off: NaN and infinity are values here, and are reported by other means."""
+    return np.errstate(all="ignore")
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + e⁻ˣ) without overflow on either side."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
+
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def erf(x: Any) -> Any:
+    """The error function, by the C library (NumPy has none)."""
+    return _erf(x).astype(x.dtype) if isinstance(x, np.ndarray) else math.erf(x)
+
+
+def add_up(x: Any, axis: Any, keepdims: bool) -> Any:
+    """Sum along `axis`; large float32 sums are accumulated in float64."""
+    if x.dtype == np.float32 and x.size >= _EXACT_SUM_FROM:
+        return np.add.reduce(x, axis, dtype=np.float64, keepdims=keepdims).astype(np.float32)
+    return np.add.reduce(x, axis, dtype=x.dtype, keepdims=keepdims)
+
+
+def absorb(a: Any, b: Any) -> Any:
+    """a·b, but 0 wherever a or b is 0, even against infinity and NaN."""
+    product = a * b
+    # Only a NaN can differ from the plain product, and a sum is the cheapest way to find that there is none.
+    total = np.add.reduce(product, None)
+    if total == total:  # noqa: PLR0124
+        return product
+    return np.where((a == 0) | (b == 0), np.zeros((), product.dtype), product)
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """Change of dtype. Float to integer truncates, saturates at the ends, and sends NaN to 0."""
+    if x.dtype.kind == "f" and dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        low, high = x.dtype.type(limits.min), x.dtype.type(limits.max)
+        inside = np.where((x > low) & (x < high), x, 0).astype(dtype)
+        return np.where(x >= high, limits.max, np.where(x <= low, limits.min, inside)).astype(dtype)
+    return x.astype(dtype)
+
+
+def floor_divide(x: Any, y: Any) -> Any:
+    """⌊x / y⌋. Integers: x // 0 is 0, and the most negative number // −1 wraps around."""
+    return np.floor_divide(x, y)
+
+
+def remainder(x: Any, y: Any) -> Any:
+    """x − y·⌊x / y⌋, with the sign of y. Integers: the remainder by 0 is 0."""
+    return np.remainder(x, y)
+
+
+def shift_left(x: Any, y: Any) -> Any:
+    """x · 2ʸ in integers; 0 when y is negative or not below the width."""
+    width = x.dtype.itemsize * 8
+    inside = (y >= 0) & (y < width)
+    return np.where(inside, np.left_shift(x, np.where(inside, y, 0)), 0).astype(x.dtype)
+
+
+def shift_right(x: Any, y: Any) -> Any:
+    """⌊x / 2ʸ⌋ in integers; the sign alone is left when y is negative or not below the width."""
+    width = x.dtype.itemsize * 8
+    return (
+        np.right_shift(x, np.where((y >= 0) & (y < width), y, width - 1).astype(x.dtype))
+        if (x.dtype.kind == "i")
+        else np.where(y < width, np.right_shift(x, np.minimum(y, width - 1)), 0).astype(x.dtype)
+    )
+
+
+def power(x: Any, y: Any) -> Any:
+    """xʸ. Integers with a negative exponent: 0, but 1 and −1 keep their powers."""
+    if x.dtype.kind not in "iu":
+        return np.power(x, y)
+    sign = np.where((y % 2 == 0) | (x == 1), 1, -1)
+    return np.where(y >= 0, np.power(x, np.maximum(y, 0)), np.where(np.abs(x) == 1, sign, 0)).astype(x.dtype)
+
+
+def pad(x: Any, low: tuple[int, ...], high: tuple[int, ...], interior: tuple[int, ...]) -> Any:
+    """Zeros before, after and between the elements of each axis."""
+    spread = [max(size + (size - 1) * gap, 0) for size, gap in zip(x.shape, interior)]
+    out = np.zeros([a + s + b for a, s, b in zip(low, spread, high)], x.dtype)
+    out[tuple(slice(a, a + s, gap + 1) for a, s, gap in zip(low, spread, interior))] = x
+    return out
+
+
+def take(x: Any, indices: Any, axis: int) -> Any:
+    """Elements of `x` at `indices` along `axis`; negative indices count from the end."""
+    return np.take(x, indices, axis=axis)
+
+
+def scatter_add(updates: Any, indices: Any, axis: int, size: int) -> Any:
+    """Zeros with `updates` added at `indices` along `axis` (repeated indices add up)."""
+    before, after = updates.shape[:axis], updates.shape[axis + indices.ndim :]
+    out = np.zeros((*before, size, *after), updates.dtype)
+    if updates.size:
+        flat = updates.reshape(*before, indices.size, *after)
+        np.add.at(np.moveaxis(out, axis, 0), indices.reshape(-1), np.moveaxis(flat, axis, 0))
+    return out
+
+
+def put(x: Any, indices: Any, values: Any) -> Any:
+    """A copy of the one-dimensional `x` with `values` at `indices`; of repeated indices the last wins."""
+    out = x.copy()
+    out[indices] = values
+    return out
+
+
+_EXTRAS = {
+    function.__name__: function
+    for function in (
+        sigmoid, erf, add_up, absorb, cast, floor_divide, remainder, shift_left, shift_right, power,
+        pad, take, scatter_add, put,
+    )
+}  # fmt: skip
+
+
+class _Namespace(types.SimpleNamespace):
+    """The extras, and NumPy for every other name."""
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(np, name)
+        setattr(self, name, function)
+        return function
+
+
+NUMPY = _Namespace(**_EXTRAS)
+"""The namespace that the interpreter passes to every body."""
+
+__all__ = ["NUMPY", "Array", "quiet"]

@@ -1,0 +1,75 @@
+"""Shape arithmetic with its errors, shared by the type rules. Shapes are Python integers, so they never wrap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..errors import ArgumentError, ShapeError
+from ..graph import Type
+
+# More elements than any machine addresses; refused before memory is touched.
+_MOST_ELEMENTS = 1 << 47
+
+
+def check_axis(name: str, axis: int, x: Type) -> int:
+    """The axis counted from the front; raises ShapeError outside −ndim … ndim − 1."""
+    if not isinstance(axis, int) or isinstance(axis, bool):
+        raise ArgumentError(f"{name} needs a whole number as axis; got {axis!r}")
+    ndim = len(x.shape)
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"{name} needs an axis from {-ndim} to {ndim - 1}; got {axis} for shape {x.shape}")
+    return axis % ndim
+
+
+def check_axes(name: str, axis: int | Sequence[int] | None, x: Type) -> tuple[int, ...]:
+    """All axes for None; otherwise the named ones, counted from the front, each at most once."""
+    if axis is None:
+        return tuple(range(len(x.shape)))
+    axes = tuple(check_axis(name, one, x) for one in (axis if isinstance(axis, list | tuple) else (axis,)))
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"{name} needs different axes; got {axis} for shape {x.shape}")
+    return axes
+
+
+def count(shape: Sequence[int]) -> int:
+    """Number of elements; raises ShapeError for more than can be addressed."""
+    total = math.prod(shape)
+    if total > _MOST_ELEMENTS:
+        raise ShapeError(f"a shape of {tuple(shape)} has {total:,} elements, more than memory can hold")
+    return total
+
+
+def reduced(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
+    """Shape after a reduction along `axes`."""
+    if keepdims:
+        return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    return tuple(size for axis, size in enumerate(shape) if axis not in axes)
+
+
+def broadcast_shapes(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The common shape by the standard's rules (right-aligned, 1 stretches); raises ShapeError."""
+    result: list[int] = []
+    for axis in range(-max(map(len, shapes), default=0), 0):
+        sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
+        if len(sizes) > 1:
+            shown = " and ".join(map(str, dict.fromkeys(shapes)))
+            raise ShapeError(
+                f"{name} needs shapes that are equal or 1 along each axis, counted from the right; "
+                f"got {shown}. {_hint(shapes)}"
+            )
+        result.append(sizes.pop() if sizes else 1)
+    count(result)
+    return tuple(result)
+
+
+def _hint(shapes: tuple[tuple[int, ...], ...]) -> str:
+    """A fix that works for the shapes at hand."""
+    first, second = shapes[0], shapes[-1]
+    if len(second) == 1 and first and second[0] == first[0]:
+        return f"Did you mean y[:, None], of shape ({second[0]}, 1)?"
+    if len(first) == 1 and second and first[0] == second[0]:
+        return f"Did you mean x[:, None], of shape ({first[0]}, 1)?"
+    if len(first) == len(second) and first == second[::-1]:
+        return "Did you mean to transpose one of them (.T)?"
+    return "Reshape one of them, or add an axis with None"

@@ -1,0 +1,436 @@
+"""Sums, products, extremes, means, running totals, and finding positions: the array API's statistics and searches.
+
+`axis` takes one axis, several, or None for all; PyTorch's `dim` is understood by `functional` and `nn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .. import ops
+from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype, bool_, uint64
+from ..errors import ArgumentError, DtypeError, ShapeError
+from ..graph import CONSTANT, Node, scope
+from ..ops.shapes import check_axes, check_axis
+from . import dispatch
+from .core import Tensor, as_tensor, wrap
+from .manipulation import concat, expand_dims, flip, moveaxis, pad, reshape, take
+
+Axis = int | Sequence[int] | None
+
+
+def _axes(name: str, axis: Axis, x: Tensor) -> tuple[int, ...]:
+    return check_axes(name, axis, x.node.type)
+
+
+def _summed_dtype(dtype: Dtype, wish: DTypeLike | None) -> Dtype:
+    if wish is not None:
+        return as_dtype(wish)
+    if dtype.kind == "f":
+        return dtype
+    return uint64 if dtype.kind == "u" else DEFAULT_INTEGER
+
+
+def sum(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Tensor:
+    """Sum along `axis`. Small integers and bools are summed as int64 (uint64 if unsigned).
+
+    Each entry receives a copy of the gradient.
+
+    >>> import chainrule as cr
+    >>> cr.sum(cr.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
+    tensor([4., 6.])
+    """
+    source = as_tensor(x)
+    node = dispatch.astype(source.node, _summed_dtype(source.dtype, dtype))
+    return wrap(ops.sum_.node((node,), {"axes": _axes("sum", axis, source), "keepdims": keepdims}))
+
+
+def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Arithmetic mean along `axis`; bools and integers count as float32. The mean of nothing is NaN.
+
+    >>> import chainrule as cr
+    >>> cr.mean(cr.tensor([1.0, 3.0]))
+    tensor(2.)
+    """
+    source = _floating(x)
+    axes = _axes("mean", axis, source)
+    with scope("mean", "function"):
+        return sum(source, axis=axes, keepdims=keepdims) / _count(source, axes)
+
+
+def _floating(x: Any) -> Tensor:
+    source = as_tensor(x)
+    return source if source.dtype.kind == "f" else wrap(dispatch.astype(source.node, DEFAULT_FLOAT))
+
+
+def _count(x: Tensor, axes: tuple[int, ...]) -> float:
+    return float(np.prod([x.shape[axis] for axis in axes], dtype=float))
+
+
+def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """Mean squared distance from the mean along `axis`; `correction` 1 gives the unbiased estimate.
+
+    >>> import chainrule as cr
+    >>> cr.var(cr.tensor([1.0, 3.0]))
+    tensor(1.)
+    """
+    source = _floating(x)
+    axes = _axes("var", axis, source)
+    with scope("var", "function"):
+        distance = source - mean(source, axis=axes, keepdims=True)
+        total = sum(distance * distance, axis=axes, keepdims=keepdims)
+        return total / max_of(_count(source, axes) - correction, 0.0)
+
+
+def max_of(x: float, y: float) -> float:
+    """The larger of two Python numbers (`max` is the array function here)."""
+    return x if x > y else y
+
+
+def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """Square root of `var`.
+
+    >>> import chainrule as cr
+    >>> cr.std(cr.tensor([1.0, 3.0]))
+    tensor(1.)
+    """
+    with scope("std", "function"):
+        return var(x, axis=axis, correction=correction, keepdims=keepdims) ** 0.5
+
+
+def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Largest entry along `axis`; NaN if there is one. Ties share the gradient equally.
+
+    >>> import chainrule as cr
+    >>> cr.max(cr.tensor([1.0, 3.0]))
+    tensor(3.)
+    """
+    source = as_tensor(x)
+    return wrap(
+        ops.reduce_max.node((source.node,), {"axes": _axes("max", axis, source), "keepdims": keepdims})
+    )
+
+
+def min(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Smallest entry along `axis`; NaN if there is one. Ties share the gradient equally.
+
+    >>> import chainrule as cr
+    >>> cr.min(cr.tensor([1.0, 3.0]))
+    tensor(1.)
+    """
+    source = as_tensor(x)
+    return wrap(
+        ops.reduce_min.node((source.node,), {"axes": _axes("min", axis, source), "keepdims": keepdims})
+    )
+
+
+def prod(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Tensor:
+    """Product along `axis`, by halves: so the gradient is right when factors are 0, at every order.
+
+    >>> import chainrule as cr
+    >>> x = cr.tensor([2.0, 0.0, 3.0], requires_grad=True)
+    >>> cr.prod(x).backward()
+    >>> x.grad
+    tensor([0., 6., 0.])
+    """
+    source = as_tensor(x)
+    source = wrap(dispatch.astype(source.node, _summed_dtype(source.dtype, dtype)))
+    axes = _axes("prod", axis, source)
+    kept = tuple(1 if k in axes else size for k, size in enumerate(source.shape))
+    rest = tuple(size for k, size in enumerate(source.shape) if k not in axes)
+    with scope("prod", "function"):
+        folded = reshape(moveaxis(source, axes, tuple(range(len(axes)))), (int(_count(source, axes)), *rest))
+        while folded.shape[0] > 1:
+            half = folded.shape[0] // 2
+            odd = folded[2 * half :]
+            folded = folded[:half] * folded[half : 2 * half]
+            folded = concat([folded, odd], axis=0) if odd.shape[0] else folded
+        if folded.shape[0] == 0:
+            return wrap(Node(CONSTANT, value=np.ones(kept if keepdims else rest, source.dtype)))
+        return reshape(folded, kept if keepdims else rest)
+
+
+def all(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Whether every entry along `axis` is true (not 0); true for no entries.
+
+    >>> import chainrule as cr
+    >>> cr.all(cr.tensor([True, False])).item()
+    False
+    """
+    return sum(as_tensor(x) == 0, axis=axis, keepdims=keepdims) == 0
+
+
+def any(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Whether some entry along `axis` is true (not 0).
+
+    >>> import chainrule as cr
+    >>> cr.any(cr.tensor([True, False])).item()
+    True
+    """
+    return sum(as_tensor(x) != 0, axis=axis, keepdims=keepdims) != 0
+
+
+def count_nonzero(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """How many entries along `axis` are not 0; int64.
+
+    >>> import chainrule as cr
+    >>> cr.count_nonzero(cr.tensor([1.0, 0.0])).item()
+    1
+    """
+    return sum(as_tensor(x) != 0, axis=axis, keepdims=keepdims)
+
+
+def cumulative_sum(
+    x: Any, /, *, axis: int | None = None, dtype: DTypeLike | None = None, include_initial: bool = False
+) -> Tensor:
+    """Running total along `axis` (which may be left out for vectors).
+
+    >>> import chainrule as cr
+    >>> cr.cumulative_sum(cr.tensor([1.0, 2.0, 3.0]))
+    tensor([1., 3., 6.])
+    """
+    source, along = _running(x, axis, dtype)
+    total = wrap(ops.cumulative_sum.node((source.node,), {"axis": along}))
+    return _with_initial(total, 0, along) if include_initial else total
+
+
+def cumulative_prod(
+    x: Any, /, *, axis: int | None = None, dtype: DTypeLike | None = None, include_initial: bool = False
+) -> Tensor:
+    """Running product along `axis`, by doubling steps: so the gradient is right when factors are 0.
+
+    >>> import chainrule as cr
+    >>> cr.cumulative_prod(cr.tensor([1.0, 2.0, 3.0]))
+    tensor([1., 2., 6.])
+    """
+    result, along = _running(x, axis, dtype)
+    size = result.shape[along]
+    with scope("cumulative_prod", "function"):
+        step = 1
+        while step < size:
+            head, tail = _cut(result, along, 0, step), _cut(result, along, step, size)
+            result = concat([head, tail * _cut(result, along, 0, size - step)], axis=along)
+            step *= 2
+    return _with_initial(result, 1, along) if include_initial else result
+
+
+def _running(x: Any, axis: int | None, dtype: DTypeLike | None) -> tuple[Tensor, int]:
+    source = as_tensor(x)
+    if axis is None and source.ndim != 1:
+        raise ShapeError(f"a running total needs axis= unless it is over a vector; got shape {source.shape}")
+    node = dispatch.astype(source.node, _summed_dtype(source.dtype, dtype))
+    return wrap(node), check_axis("cumulative_sum", 0 if axis is None else axis, node.type)
+
+
+def _cut(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    return x[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def _with_initial(x: Tensor, value: int, axis: int) -> Tensor:
+    shape = tuple(1 if k == axis else size for k, size in enumerate(x.shape))
+    return concat([wrap(Node(CONSTANT, value=np.full(shape, value, x.dtype))), x], axis=axis)
+
+
+def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Tensor:
+    """Differences of neighbours along `axis`, `n` times.
+
+    >>> import chainrule as cr
+    >>> cr.diff(cr.tensor([1.0, 4.0, 9.0]))
+    tensor([3., 5.])
+    """
+    parts = [as_tensor(one) for one in (prepend, x, append) if one is not None]
+    result = concat(parts, axis=axis) if len(parts) > 1 else parts[0]
+    along = check_axis("diff", axis, result.node.type)
+    for _ in range(n):
+        size = result.shape[along]
+        result = _cut(result, along, 1, size) - _cut(result, along, 0, size - 1)
+    return result
+
+
+# -------------------------------------------------------------------------------------------- searching
+
+
+def _position(op: ops.Discrete, x: Any, axis: int | None, keepdims: bool) -> Tensor:
+    source = as_tensor(x)
+    if axis is None:
+        found = wrap(op.node((reshape(source, (-1,)).node,), {"axis": 0}))
+        return reshape(found, (1,) * source.ndim) if keepdims else found
+    along = check_axis(op.name, axis, source.node.type)
+    found = wrap(op.node((source.node,), {"axis": along}))
+    return expand_dims(found, axis=along) if keepdims else found
+
+
+def argmax(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Position of the first largest entry along `axis` (in the flattened array for None); int64.
+
+    >>> import chainrule as cr
+    >>> cr.argmax(cr.tensor([1.0, 3.0])).item()
+    1
+    """
+    return _position(ops.argmax, x, axis, keepdims)
+
+
+def argmin(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Position of the first smallest entry along `axis` (in the flattened array for None); int64.
+
+    >>> import chainrule as cr
+    >>> cr.argmin(cr.tensor([1.0, 3.0])).item()
+    0
+    """
+    return _position(ops.argmin, x, axis, keepdims)
+
+
+def argsort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """Positions that sort `x` along `axis`; int64. Always stable.
+
+    >>> import chainrule as cr
+    >>> cr.argsort(cr.tensor([3.0, 1.0])).tolist()
+    [1, 0]
+    """
+    source = as_tensor(x)
+    along = check_axis("argsort", axis, source.node.type)
+    return wrap(ops.argsort.node((source.node,), {"axis": along, "descending": descending}))
+
+
+def sort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+    """`x` in order along `axis`; each entry keeps its own gradient.
+
+    >>> import chainrule as cr
+    >>> cr.sort(cr.tensor([3.0, 1.0]))
+    tensor([1., 3.])
+    """
+    from_order = argsort(x, axis=axis, descending=descending)
+    return take_along_axis(x, from_order, axis=axis)
+
+
+def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
+    """Entries at `indices` along `axis`, row by row; other axes broadcast. Raises BoundsError outside.
+
+    >>> import chainrule as cr
+    >>> cr.take_along_axis(cr.tensor([[1.0, 2.0]]), cr.tensor([[1]]), axis=1)
+    tensor([[2.]])
+    """
+    source, chosen = as_tensor(x), as_tensor(indices)
+    along = check_axis("take_along_axis", axis, source.node.type)
+    if chosen.dtype.kind not in "iu":
+        raise DtypeError(f"take_along_axis needs whole numbers as indices; got {chosen.dtype.name}")
+    if chosen.ndim != source.ndim:
+        raise ShapeError(
+            f"take_along_axis needs indices with {source.ndim} axes; got {chosen.shape} for {source.shape}"
+        )
+    moved = moveaxis(source, along, -1)
+    picked = moveaxis(chosen, along, -1)
+    rows = int(np.prod(moved.shape[:-1], dtype=int))
+    size = moved.shape[-1]
+    shape = (*moved.shape[:-1], picked.shape[-1])
+    picked = wrap(dispatch.expand(picked.node, shape))
+    flat = rows_take(reshape(moved, (rows, size)), reshape(picked, (rows, shape[-1])))
+    return moveaxis(reshape(flat, shape), -1, along)
+
+
+def rows_take(x: Tensor, indices: Tensor) -> Tensor:
+    """x[row, indices[row, k]] of matrices (rows, size) and (rows, k), as one flat `take`."""
+    rows, size = x.shape
+    bounded = _bounded(indices, size)
+    start = wrap(Node(CONSTANT, value=np.arange(rows, dtype=np.int64).reshape(rows, 1) * size))
+    return take(reshape(x, (-1,)), bounded + start, axis=0)
+
+
+def _bounded(indices: Tensor, size: int) -> Tensor:
+    """Indices as int64 from 0, checked where they are known (a flat index would slip into the next row)."""
+    whole = dispatch.astype(indices.node, DEFAULT_INTEGER)
+    if whole.value is None:
+        return wrap(whole)
+    low, high = (whole.value.min(), whole.value.max()) if whole.value.size else (0, 0)
+    if low < -size or high >= size:
+        raise ops.shapes_error(low, high, size)
+    return wrap(whole) if low >= 0 else wrap(Node(CONSTANT, value=whole.value % size))
+
+
+def nonzero(x: Any, /) -> tuple[Tensor, ...]:
+    """Positions of the entries that are not 0, one int64 vector for each axis.
+
+    >>> import chainrule as cr
+    >>> cr.nonzero(cr.tensor([0.0, 5.0]))[0].tolist()
+    [1]
+    """
+    return tuple(wrap(Node(CONSTANT, value=one)) for one in np.nonzero(as_tensor(x)._array()))
+
+
+def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None) -> Tensor:
+    """Where the entries of `x2` would be inserted into the sorted vector `x1`; int64.
+
+    >>> import chainrule as cr
+    >>> cr.searchsorted(cr.tensor([1.0, 2.0]), cr.tensor([1.5])).tolist()
+    [1]
+    """
+    if side not in ("left", "right"):
+        raise ArgumentError(f"searchsorted needs side 'left' or 'right'; got {side!r}")
+    order = None if sorter is None else as_tensor(sorter)._array()
+    found = np.searchsorted(as_tensor(x1)._array(), as_tensor(x2)._array(), side=side, sorter=order)  # type: ignore[call-overload]
+    return wrap(Node(CONSTANT, value=np.asarray(found, np.int64)))
+
+
+def unique_values(x: Any, /) -> Tensor:
+    """The different entries, in order.
+
+    >>> import chainrule as cr
+    >>> cr.unique_values(cr.tensor([2, 1, 2])).tolist()
+    [1, 2]
+    """
+    return wrap(Node(CONSTANT, value=np.unique(as_tensor(x)._array(), equal_nan=False)))
+
+
+def unique_counts(x: Any, /) -> tuple[Tensor, Tensor]:
+    """The different entries in order, and how often each occurs.
+
+    >>> import chainrule as cr
+    >>> cr.unique_counts(cr.tensor([2, 1, 2]))[1].tolist()
+    [1, 2]
+    """
+    values, counts = np.unique(as_tensor(x)._array(), return_counts=True, equal_nan=False)
+    return wrap(Node(CONSTANT, value=values)), wrap(Node(CONSTANT, value=counts.astype(np.int64)))
+
+
+def unique_inverse(x: Any, /) -> tuple[Tensor, Tensor]:
+    """The different entries in order, and for each entry of `x` its position among them.
+
+    >>> import chainrule as cr
+    >>> cr.unique_inverse(cr.tensor([2, 1, 2]))[1].tolist()
+    [1, 0, 1]
+    """
+    source = as_tensor(x)._array()
+    values, inverse = np.unique(source, return_inverse=True, equal_nan=False)
+    places = inverse.reshape(source.shape).astype(np.int64)
+    return wrap(Node(CONSTANT, value=values)), wrap(Node(CONSTANT, value=places))
+
+
+def unique_all(x: Any, /) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Different entries, first positions, positions of each entry among them, and counts.
+
+    >>> import chainrule as cr
+    >>> cr.unique_all(cr.tensor([2, 1, 2]))[1].tolist()
+    [1, 0]
+    """
+    source = as_tensor(x)._array()
+    values, first, inverse, counts = np.unique(
+        source, return_index=True, return_inverse=True, return_counts=True, equal_nan=False
+    )
+    parts = (values, first, inverse.reshape(source.shape), counts)
+    a, b, c, d = (wrap(Node(CONSTANT, value=np.ascontiguousarray(part))) for part in parts)
+    return a, b, c, d
+
+
+def isin(x: Any, values: Any, /, *, invert: bool = False) -> Tensor:
+    """Whether each entry of `x` is among `values`; bools.
+
+    >>> import chainrule as cr
+    >>> cr.isin(cr.tensor([1, 5]), cr.tensor([5])).tolist()
+    [False, True]
+    """
+    found = np.isin(as_tensor(x)._array(), as_tensor(values)._array(), invert=invert)
+    return wrap(Node(CONSTANT, value=np.asarray(found, bool_)))
