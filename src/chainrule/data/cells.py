@@ -35,25 +35,18 @@ if TYPE_CHECKING:
 Cell = str | None
 
 # pandas' own list of words for a missing value, and the question mark that the UCI repository uses.
-MISSING = frozenset(
-    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null|?".split(
-        "|"
-    )
-)
+MISSING = frozenset((
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null", "?",
+))  # fmt: skip
 _MISSING_NUMBER = frozenset(("-", "."))
 
 _INFINITE = r"[iI][nN][fF](?:[iI][nN][iI][tT][yY])?"
 _PLAIN = re.compile(rf"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|{_INFINITE})", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d*)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(
-    r"[+-]?(?:[1-9]\d{0,2}(?:\.\d{3})+|\d*)(?:(?<=\d),\d*|,\d+)?(?:[eE][+-]?\d+)?", re.ASCII
+    r"[+-]?(?:(?:[1-9]\d{0,2}(?:\.\d{3})+|\d+)(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?", re.ASCII
 )
-
-_STYLES: dict[str, tuple[re.Pattern[str], Callable[[str], float]]] = {
-    "plain": (_PLAIN, float),
-    "thousands": (_THOUSANDS, lambda cell: float(cell.replace(",", ""))),
-    "decimal comma": (_DECIMAL_COMMA, lambda cell: float(cell.replace(".", "").replace(",", "."))),
-}
 
 _BOOLEANS = (
     ("true", "false"), ("yes", "no"), ("y", "n"), ("t", "f"), ("on", "off"), ("예", "아니요"), ("예", "아니오"),
@@ -62,6 +55,14 @@ _TRUTH = {word: float(truth) for pair in _BOOLEANS for word, truth in zip(pair, 
     "1": 1.0,
     "0": 0.0,
 }
+
+_STYLES: dict[str, tuple[re.Pattern[str], Callable[[str], float]]] = {
+    "plain": (_PLAIN, float),
+    "thousands": (_THOUSANDS, lambda cell: float(cell.replace(",", ""))),
+    "decimal comma": (_DECIMAL_COMMA, lambda cell: float(cell.replace(".", "").replace(",", "."))),
+    "boolean": (re.compile("|".join(_TRUTH), re.IGNORECASE), lambda cell: _TRUTH[cell.lower()]),
+}
+NUMBER_STYLES = tuple(_STYLES)
 
 _ISO = re.compile(
     r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?\s?(Z|[+-]\d{2}:?\d{2})?)?)?", re.ASCII
@@ -82,7 +83,11 @@ def cells_of(series: pandas.Series[Any]) -> list[Cell]:
     """
     pandas = extras.load("pandas")
     # A float32 is written with its own few digits and not with those of the float64 beside it.
-    values = [str(value) for value in series.to_numpy()] if series.dtype == np.float32 else series.astype(object).tolist()
+    values = (
+        [str(value) for value in series.to_numpy()]
+        if series.dtype == np.float32
+        else series.astype(object).tolist()
+    )
     return [None if absent else _cell(value) for value, absent in zip(values, pandas.isna(series).tolist())]
 
 
@@ -112,7 +117,7 @@ def number_style(values: Sequence[str]) -> str | None:
     """
     values = [value for value in values if value not in _MISSING_NUMBER]
     return next(
-        (style for style, (form, _) in _STYLES.items() if values and all(map(form.fullmatch, values))),
+        (style for style in NUMBER_STYLES[:3] if values and all(map(_STYLES[style][0].fullmatch, values))),
         None,
     )
 
@@ -167,7 +172,7 @@ def _stamps(values: Sequence[Cell], form: str) -> Any:
 
 def _days(values: Sequence[Cell], form: str) -> NDArray[np.float64]:
     pandas = extras.load("pandas")
-    elapsed = _stamps(values, form) - pandas.Timestamp("1970-01-01", tz="UTC")
+    elapsed: Any = _stamps(values, form) - pandas.Timestamp("1970-01-01", tz="UTC")
     days: NDArray[np.float64] = (elapsed / pandas.Timedelta(days=1)).to_numpy(np.float64)
     return days
 
@@ -179,13 +184,10 @@ def parse_numbers(
 
     Raises DataError with the column, the row and the value for text that is no number and for infinity.
     """
-    if style == "boolean":
-        form, convert = re.compile("|".join(_TRUTH), re.IGNORECASE), lambda cell: _TRUTH[cell.lower()]
-    else:
-        form, convert = _STYLES[style]
+    form, convert = _STYLES[style]
     numbers = np.full(len(cells), np.nan)
     for position, cell in enumerate(cells):
-        if cell is None or (cell in _MISSING_NUMBER and style != "boolean"):
+        if cell is None or cell in _MISSING_NUMBER:
             continue
         if form.fullmatch(cell) is None:
             what = "yes or no" if style == "boolean" else "numbers"
@@ -210,11 +212,11 @@ def parse_dates(cells: Sequence[Cell], form: str, column: str, rows: Sequence[ob
     """
     stamps = _stamps(cells, form)
     days = _days(cells, form)
-    for position in np.flatnonzero(np.isnan(days)):
+    for position in np.flatnonzero(np.isnan(days)).tolist():
         if cells[position] is not None:
             raise DataError(
                 f"column {quoted(column)} needs dates of the form {form}; got {quoted(cells[position])} in row "
-                f"{row_name(rows, int(position))}. Correct the cell, or leave it empty if the date is unknown"
+                f"{row_name(rows, position)}. Correct the cell, or leave it empty if the date is unknown"
             )
     parts = (stamps.dt.month, stamps.dt.dayofweek, stamps.dt.hour + stamps.dt.minute / 60)
     return np.stack([days, *(part.to_numpy(np.float64) for part in parts)], axis=1)

@@ -53,11 +53,14 @@ SENTENCES = {
     "task_asked": "{task}, as asked",
     "target_missing": "{count} rows have no target value and are left out",
     "single_row_classes": "classes with a single row, which cannot be both learnt and tested: {names}",
-    # What happened when rows were divided or prepared.
+    # What happened when rows were divided, prepared or written.
     "split_stratified": "every class keeps its share in each part",
-    "split_random": "the parts were drawn at random, without keeping the share of each class: {why}",
+    "split_random_single": "the parts were drawn at random: every class has a single row",
+    "split_random_small": "the parts were drawn at random, without keeping the share of each class: a part of {rows} "
+    "rows cannot hold {classes} classes",
     "ignored_columns": "columns that the training table did not have were ignored: {names}",
-    "unseen_levels": "column {column}: {count} values were never seen in training and count as unknown, such as {value}",
+    "unseen_levels": "column {column}: {count} values, such as {value}, were never seen in training and count as "
+    "unknown",
     "unseen_missing": "column {column}: {count} values are missing, which never happened in training",
     "guarded_cells": "{count} cells that a spreadsheet would run as a formula were written with ' before them",
 }

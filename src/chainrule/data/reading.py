@@ -109,8 +109,10 @@ def read_table(
     # An object array keeps pandas from guessing types, alike in pandas 2 and 3.
     values = np.empty((len(rows), len(header)), dtype=object)
     values[:] = rows
-    frame: pandas.DataFrame = pandas.DataFrame(values, columns=header)
-    return Table(frame, Reading(name, encoding, delimiter, len(rows), len(header), facts))
+    return Table(
+        pandas.DataFrame(values, columns=header),
+        Reading(name, encoding, delimiter, len(rows), len(header), facts),
+    )
 
 
 def _read_bytes(name: str) -> bytes:

@@ -44,9 +44,9 @@ from .elementwise import (
     floor_divide,
     hypot,
     log,
-    log10,
     log1p,
     log2,
+    log10,
     logaddexp,
     maximum,
     minimum,
@@ -69,6 +69,7 @@ from .elementwise import (
     tanh,
     trunc,
 )
+from .kinds import Bilinear, Discrete, Elementwise, Linear, Op, Selection, Special, primitives, special
 from .linear import (
     absorb,
     arange_like,
@@ -90,18 +91,17 @@ from .linear import (
     stop_gradient,
     sum_,
     take,
+    transposed,
     where,
 )
-from .kinds import Bilinear, Discrete, Elementwise, Linear, Op, Selection, Special, primitives, special
-from .linear import transposed
 from .namespace import NUMPY, quiet
 
 __all__ = [
+    "NUMPY",
     "Bilinear",
     "Discrete",
     "Elementwise",
     "Linear",
-    "NUMPY",
     "Op",
     "Selection",
     "Special",
@@ -150,9 +150,9 @@ __all__ = [
     "less",
     "less_equal",
     "log",
-    "log10",
     "log1p",
     "log2",
+    "log10",
     "logaddexp",
     "matmul",
     "maximum",

@@ -30,7 +30,9 @@ def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = Fals
     return Tensor(data, dtype, requires_grad)
 
 
-def asarray(obj: Any, /, *, dtype: DTypeLike | None = None, device: Any = None, copy: bool | None = None) -> Tensor:
+def asarray(
+    obj: Any, /, *, dtype: DTypeLike | None = None, device: Any = None, copy: bool | None = None
+) -> Tensor:
     """A tensor of `obj`; a tensor of the right dtype is returned as it is unless `copy` is True.
 
     Foreign data is always copied, so later changes of it are not seen; `copy=False` raises there.
@@ -142,7 +144,13 @@ def empty_like(x: Any, /, *, dtype: DTypeLike | None = None, device: Any = None)
 
 
 def arange(
-    start: float, /, stop: float | None = None, step: float = 1, *, dtype: DTypeLike | None = None, device: Any = None
+    start: float,
+    /,
+    stop: float | None = None,
+    step: float = 1,
+    *,
+    dtype: DTypeLike | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers from `start` (0 if only one is given) to before `stop`; int64 for whole numbers, else float32.
 
@@ -160,7 +168,14 @@ def arange(
 
 
 def linspace(
-    start: float, stop: float, /, num: int, *, dtype: DTypeLike | None = None, device: Any = None, endpoint: bool = True
+    start: float,
+    stop: float,
+    /,
+    num: int,
+    *,
+    dtype: DTypeLike | None = None,
+    device: Any = None,
+    endpoint: bool = True,
 ) -> Tensor:
     """`num` numbers at equal distances from `start` to `stop`.
 
@@ -172,7 +187,15 @@ def linspace(
     return wrap(Node(CONSTANT, value=np.linspace(start, stop, num, endpoint=endpoint).astype(target)))
 
 
-def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
+def eye(
+    n_rows: int,
+    n_cols: int | None = None,
+    /,
+    *,
+    k: int = 0,
+    dtype: DTypeLike | None = None,
+    device: Any = None,
+) -> Tensor:
     """Ones on the `k`-th diagonal, zeros elsewhere; shape (n_rows, n_cols or n_rows).
 
     >>> eye(2).tolist()

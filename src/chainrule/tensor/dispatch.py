@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype, bool_, of_python, promote, promote_scalar
+from ..dtypes import (
+    DEFAULT_FLOAT,
+    DEFAULT_INTEGER,
+    Dtype,
+    as_dtype,
+    bool_,
+    of_python,
+    promote,
+    promote_scalar,
+)
 from ..errors import DtypeError
 from ..graph import CONSTANT, Node, Type, constant, state
 from ..ops.shapes import broadcast_shapes

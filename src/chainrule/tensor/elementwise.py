@@ -251,6 +251,3 @@ def allclose(x: Any, y: Any, /, rtol: float = 1e-5, atol: float = 1e-8, equal_na
     True
     """
     return bool(isclose(x, y, rtol, atol, equal_nan)._array().all())
-
-
-
