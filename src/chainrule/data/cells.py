@@ -71,7 +71,7 @@ _DAYS = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y. %m. %d.", "%Y. %m. %d", "%Y년 %m월 %d일", "%Y%m%d",
     "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y",
 )  # fmt: skip
-_DATE_FORMATS = ("ISO8601", *(day + time for day in _DAYS for time in ("", " %H:%M", " %H:%M:%S")))
+DATE_FORMATS = ("ISO8601", *(day + time for day in _DAYS for time in ("", " %H:%M", " %H:%M:%S")))
 _LOOKS_LIKE_DATE = re.compile(r"\d{1,4}\s?[-/.년]\s?\d{1,2}\s?[-/.월]?.*|(?:19|20)\d{6}", re.ASCII)
 
 
@@ -100,11 +100,6 @@ def _cell(value: Any) -> Cell:
     if isinstance(value, (datetime.date, datetime.datetime)):
         return value.isoformat(" ") if isinstance(value, datetime.datetime) else value.isoformat()
     return str(value)
-
-
-def distinct(cells: Sequence[Cell]) -> list[str]:
-    """The different values that are not missing, in the order of their first row."""
-    return [cell for cell in dict.fromkeys(cells) if cell is not None]
 
 
 def number_style(values: Sequence[str]) -> str | None:
@@ -138,7 +133,7 @@ def has_leading_zero(values: Sequence[str]) -> bool:
 
 
 def boolean_pair(values: Sequence[str]) -> bool:
-    """Whether two different values are a pair of words for yes and no, in any letter case."""
+    """Whether the values are a pair of words for yes and no, in any letter case."""
     words = {value.lower() for value in values}
     return any(words == set(pair) for pair in _BOOLEANS)
 
@@ -151,7 +146,7 @@ def date_format(values: Sequence[str]) -> str | None:
     """
     if not values or not all(map(_LOOKS_LIKE_DATE.fullmatch, values)):
         return None
-    found = [form for form in _DATE_FORMATS if _all_dates(values[:20], form) and _all_dates(values, form)]
+    found = [form for form in DATE_FORMATS if _all_dates(values[:20], form) and _all_dates(values, form)]
     if any(form.startswith("%d/") for form in found) and any(form.startswith("%m/") for form in found):
         return "ambiguous"
     return found[0] if found else None
@@ -185,23 +180,20 @@ def parse_numbers(
     Raises DataError with the column, the row and the value for text that is no number and for infinity.
     """
     form, convert = _STYLES[style]
-    numbers = np.full(len(cells), np.nan)
-    for position, cell in enumerate(cells):
-        if cell is None or cell in _MISSING_NUMBER:
-            continue
-        if form.fullmatch(cell) is None:
+    texts = ["" if cell is None or cell in _MISSING_NUMBER else cell for cell in cells]
+    for position, cell in enumerate(texts):
+        if cell and form.fullmatch(cell) is None:
             what = "yes or no" if style == "boolean" else "numbers"
             raise DataError(
                 f"column {quoted(column)} needs {what}; got {quoted(cell)} in row {row_name(rows, position)}. "
                 "Correct the cell, or leave it empty if the value is unknown"
             )
-        number = convert(cell)
-        if math.isinf(number):
-            raise DataError(
-                f"column {quoted(column)} needs finite numbers; got {quoted(cell)} in row {row_name(rows, position)}. "
-                "Correct the cell, or leave it empty if the value is unknown"
-            )
-        numbers[position] = number
+    numbers = np.array([convert(cell) if cell else math.nan for cell in texts], dtype=np.float64)
+    for position in np.flatnonzero(np.isinf(numbers)).tolist():
+        raise DataError(
+            f"column {quoted(column)} needs finite numbers; got {quoted(texts[position])} in row "
+            f"{row_name(rows, position)}. Correct the cell, or leave it empty if the value is unknown"
+        )
     return numbers
 
 
@@ -218,7 +210,7 @@ def parse_dates(cells: Sequence[Cell], form: str, column: str, rows: Sequence[ob
                 f"column {quoted(column)} needs dates of the form {form}; got {quoted(cells[position])} in row "
                 f"{row_name(rows, position)}. Correct the cell, or leave it empty if the date is unknown"
             )
-    parts = (stamps.dt.month, stamps.dt.dayofweek, stamps.dt.hour + stamps.dt.minute / 60)
+    parts = (stamps.dt.month, stamps.dt.day_of_week, stamps.dt.hour + stamps.dt.minute / 60)
     return np.stack([days, *(part.to_numpy(np.float64) for part in parts)], axis=1)
 
 

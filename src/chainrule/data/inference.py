@@ -146,7 +146,7 @@ def _kind(
         return "missing", None, fact("missing")
     if len(levels) == 1 and not missing:
         return "constant", None, fact("constant", value=quoted(levels[0]))
-    if len(levels) == 2 and read.boolean_pair(levels):
+    if read.boolean_pair(levels):
         return "boolean", "boolean", fact("boolean", values=sorted(levels))
     style = read.number_style(levels)
     if style is None or all(len(level) == 8 for level in levels):
@@ -204,15 +204,10 @@ def infer_target(column: Column, cells: Sequence[Cell], rows: Sequence[object], 
     labels, numbers = labels_of(column.style if column.kind == "number" else None, cells, column.name, rows)
     present = [label for label in labels if label is not None]
     missing = len(labels) - len(present)
-    if not present:
-        raise DataError(
-            f"{where} needs values to learn from; got none in {len(rows)} rows. Name another column"
-        )
     counts = Counter(present)
-    if len(counts) == 1:
-        raise DataError(
-            f"{where} needs at least two different values; got {quoted(present[0])} in every row. Name another column"
-        )
+    if len(counts) < 2:
+        got = f"{quoted(present[0])} in every row" if present else f"none in {len(rows)} rows"
+        raise DataError(f"{where} needs at least two different values; got {got}. Name another column")
     if task == "regression" and numbers is None:
         # Reading the words as numbers names the first row that is none.
         numbers = read.parse_numbers(cells, "plain", column.name, rows)
@@ -229,16 +224,8 @@ def infer_target(column: Column, cells: Sequence[Cell], rows: Sequence[object], 
     classes = sorted(counts, key=(lambda label: (float(label), label)) if numbers is not None else None)
     single = [label for label in classes if counts[label] == 1]
     facts += [fact("single_row_classes", names=single)] if single else []
-    return Target(
-        column.name,
-        chosen,
-        reason,
-        style,
-        missing,
-        tuple(classes),
-        tuple(counts[label] for label in classes),
-        tuple(facts),
-    )
+    sizes = tuple(counts[label] for label in classes)
+    return Target(column.name, chosen, reason, style, missing, tuple(classes), sizes, tuple(facts))
 
 
 def _task(

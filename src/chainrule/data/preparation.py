@@ -202,6 +202,8 @@ class Preparation:
             ] or schema.target is None:
                 raise ValueError("the steps, which do not fit the schema")
             return cls(schema, steps, mean, scale)
+        except DataError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"a preparation needs the format {_FORMAT!r}; got a record that lacks or garbles {error}. "

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from . import extras
@@ -90,29 +91,20 @@ def read_table(
     name = os.fspath(path)
     data = _read_bytes(name)
     text, encoding, encoding_fact = _decode(name, data, encoding)
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(
-            f"read_table needs text; got a NUL byte in line {line} of {quoted(name, 200)}. "
-            "The file is damaged or not text; save it again as CSV in UTF-8"
-        )
+    _refuse_nul(name, text)
     text, delimiter, delimiter_fact = _find_delimiter(text, delimiter)
-    header, rows, blank = _rows(name, text, delimiter)
+    header, cells, blank = _cells(name, text, delimiter)
     header, header_facts = _name_columns(name, header)
-    if not rows:
+    if not len(cells):
         raise DataError(
             f"read_table needs at least one row below the column names; got only the line of names in "
             f"{quoted(name, 200)}. Add rows, or check that the right file was given"
         )
     blank_facts = [fact("blank_lines", count=blank)] if blank else []
     facts = (encoding_fact, delimiter_fact, *header_facts, *blank_facts)
-    # An object array keeps pandas from guessing types, alike in pandas 2 and 3.
-    values = np.empty((len(rows), len(header)), dtype=object)
-    values[:] = rows
-    return Table(
-        pandas.DataFrame(values, columns=header),
-        Reading(name, encoding, delimiter, len(rows), len(header), facts),
-    )
+    # As objects, pandas guesses no types and keeps None, alike in its versions 2 and 3.
+    frame = pandas.DataFrame(cells, columns=header, dtype=object)
+    return Table(frame, Reading(name, encoding, delimiter, len(cells), len(header), facts))
 
 
 def _read_bytes(name: str) -> bytes:
@@ -143,6 +135,15 @@ def _read_bytes(name: str) -> bytes:
                 f"read_table needs a CSV file; got {format_name}: {where}. Export it as CSV in UTF-8"
             )
     return data
+
+
+def _refuse_nul(name: str, text: str) -> None:
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(
+            f"read_table needs text; got a NUL byte in line {line} of {quoted(name, 200)}. "
+            "The file is damaged or not text; save it again as CSV in UTF-8"
+        )
 
 
 def _neighbours(name: str) -> str:
@@ -196,7 +197,7 @@ def _guess_encoding(data: bytes) -> tuple[str, str, Fact]:
     # Only lines with other than ASCII bytes say anything, and the guess is slow on long texts.
     telling = b"\n".join(line for line in data.splitlines() if not line.isascii())[:50_000]
     best = extras.load("charset_normalizer").from_bytes(telling).best()
-    if best is not None and not _is_latin(str(best)):
+    if best is not None and _is_other_alphabet(str(best)):
         try:
             return data.decode(best.encoding), best.encoding, fact("encoding_guessed", encoding=best.encoding)
         except UnicodeError:
@@ -225,12 +226,16 @@ def _korean_share(data: bytes) -> float:
     return hangul / pairs if pairs else 0.0
 
 
-def _is_latin(text: str) -> bool:
-    return all(
-        unicodedata.name(letter, "").startswith("LATIN")
-        for letter in text
-        if letter.isalpha() and not letter.isascii()
+def _is_other_alphabet(text: str) -> bool:
+    """Whether the text really is in another alphabet than ours: most words that are not ASCII have no Latin letter.
+
+    Accented words in a wrong guess show themselves by letters of two alphabets, as in `Grﺉﻑe` for `Größe`.
+    """
+    words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
+    other = sum(
+        not any(unicodedata.name(letter, "").startswith("LATIN") for letter in word) for word in words
     )
+    return 2 * other > len(words)
 
 
 def _find_delimiter(text: str, asked: str | None) -> tuple[str, str, Fact]:
@@ -283,10 +288,11 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         line = reader.line_num + 1
 
 
-def _rows(name: str, text: str, delimiter: str) -> tuple[list[str], list[list[Cell]], int]:
-    """The header, the rows as text or None, and the number of blank lines below the header."""
+def _cells(name: str, text: str, delimiter: str) -> tuple[list[str], NDArray[np.object_], int]:
+    """The header, the cells (text or None, shape (rows, columns)), and the count of blank lines below the header."""
     header: list[str] = []
-    rows: list[list[Cell]] = []
+    # One flat list: a list for each row would keep Python's garbage collector busy for most of the time.
+    cells: list[Cell] = []
     blank = 0
     try:
         for line, record in _records(text, delimiter):
@@ -301,7 +307,7 @@ def _rows(name: str, text: str, delimiter: str) -> tuple[list[str], list[list[Ce
                     "value that contains the delimiter"
                 )
             else:
-                rows.append([None if field in MISSING else field for field in map(str.strip, record)])
+                cells += [None if field in MISSING else field for field in map(str.strip, record)]
     except csv.Error as error:
         line = _last_line(text, delimiter)
         raise DataError(
@@ -309,7 +315,7 @@ def _rows(name: str, text: str, delimiter: str) -> tuple[list[str], list[list[Ce
             f"{quoted(name, 200)} and does not end properly ({error}). Close the quote, and write a quote inside a "
             'value as ""'
         ) from error
-    return header, rows, blank
+    return header, np.array(cells, dtype=object).reshape(-1, len(header)), blank
 
 
 def _last_line(text: str, delimiter: str) -> int:

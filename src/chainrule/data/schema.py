@@ -100,6 +100,8 @@ class Schema:
             columns = tuple(_column_from_json(column) for column in record["columns"])
             target = None if record["target"] is None else _target_from_json(record["target"])
             return cls(int(record["rows"]), columns, target)
+        except DataError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"a schema needs its rows, columns and target; got a record that lacks or garbles {error}. "
@@ -139,6 +141,8 @@ def _target_from_json(record: Mapping[str, Any]) -> Target:
     )
     if target.task not in ("classification", "regression"):
         raise ValueError(f"the task {target.task!r}")
+    if target.style not in (None, *read.NUMBER_STYLES):
+        raise ValueError(f"the style {target.style!r}")
     if len(set(target.classes)) != len(target.classes) or (target.task == "classification") != bool(
         target.classes
     ):

@@ -133,7 +133,8 @@ def fit_scaling(
     scaler = extras.load("sklearn.preprocessing").StandardScaler()
     with np.errstate(over="ignore", invalid="ignore"):
         scaler.fit(imputer.fit_transform(matrix))
-    fitted = np.stack([imputer.statistics_, scaler.mean_, scaler.scale_])
+    # The scale is 1 where the variance overflows, so that the variance has to be looked at.
+    fitted = np.stack([imputer.statistics_, scaler.mean_, scaler.scale_, scaler.var_])
     wrong = ~np.isfinite(fitted).all(axis=0)
     if wrong.any():
         raise DataError(
@@ -206,8 +207,9 @@ def _apply_category(step: CategoryStep, cells: Sequence[Cell], notes: list[Fact]
         notes.append(
             fact("unseen_levels", column=quoted(step.column), count=len(unseen), value=quoted(unseen[0]))
         )
-    known: NDArray[np.int64] = np.where(found < 0, unknown, found)
-    return (known[:, None] == np.arange(width)).astype(np.float64)
+    known = np.where(found < 0, unknown, found)
+    ones: NDArray[np.float64] = np.equal(known[:, None], np.arange(width)).astype(np.float64)
+    return ones
 
 
 def step_to_json(step: Step) -> dict[str, Any]:
@@ -228,7 +230,9 @@ def step_to_json(step: Step) -> dict[str, Any]:
 def step_from_json(record: Mapping[str, Any]) -> Step:
     """The inverse of `step_to_json`. Raises ValueError, KeyError or TypeError for a damaged record."""
     if record["kind"] == "category":
-        step = CategoryStep(record["column"], tuple(record["levels"]), tuple(record["rare"]))
+        step = CategoryStep(
+            str(record["column"]), tuple(map(str, record["levels"])), tuple(map(str, record["rare"]))
+        )
         if len({*step.levels, *step.rare}) != len(step.levels) + len(step.rare):
             raise ValueError(f"the levels of {step.column!r}")
         return step
@@ -236,7 +240,11 @@ def step_from_json(record: Mapping[str, Any]) -> Step:
         Scaling(str(one["feature"]), finite(one["median"]), finite(one["mean"]), finite(one["scale"]))
         for one in record["scalings"]
     )
-    if record["kind"] != "number" or not scalings or any(scaling.scale <= 0 for scaling in scalings):
+    if record["style"] in read.NUMBER_STYLES:
+        fits = len(scalings) == 1
+    else:
+        fits = record["style"] in read.DATE_FORMATS and len(scalings) in (3, 4)
+    if record["kind"] != "number" or not fits or any(scaling.scale <= 0 for scaling in scalings):
         raise ValueError(f"the step of {record['column']!r}")
     return NumberStep(str(record["column"]), str(record["style"]), scalings, bool(record["indicator"]))
 

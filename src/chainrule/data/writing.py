@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 import secrets
 from typing import TYPE_CHECKING
@@ -30,13 +28,11 @@ def write_table(frame: pandas.DataFrame, path: str | os.PathLike[str], *, guard:
 
     Raises DataError if the file cannot be written.
 
-    >>> import pandas, tempfile
+    >>> import pandas, pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     facts = write_table(pandas.DataFrame({"species": ["setosa"]}), folder + "/out.csv")
-    ...     print(open(folder + "/out.csv").read())
-    species
-    setosa
-    <BLANKLINE>
+    ...     pathlib.Path(folder, "out.csv").read_text()
+    'species\\nsetosa\\n'
     """
     # A symbolic link keeps pointing where it does; its target is what is replaced.
     place = os.path.realpath(os.fspath(path))
@@ -56,21 +52,25 @@ def write_table(frame: pandas.DataFrame, path: str | os.PathLike[str], *, guard:
 
 
 def _csv_text(frame: pandas.DataFrame, guard: bool) -> tuple[str, int]:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
     columns: list[list[Cell]] = [
         [str(name), *cells_of(frame.iloc[:, position])] for position, name in enumerate(frame.columns)
     ]
-    guarded = 0
+    lines, guarded = [], 0
     for row in zip(*columns):
         fields = [field or "" for field in row]
-        if guard:
-            dangerous = [position for position, field in enumerate(fields) if _is_formula(field)]
-            guarded += len(dangerous)
-            for position in dangerous:
-                fields[position] = "'" + fields[position]
-        writer.writerow(fields)
-    return buffer.getvalue(), guarded
+        for position, field in enumerate(fields):
+            if guard and _is_formula(field):
+                fields[position] = "'" + field
+                guarded += 1
+        # A line with nothing on it would be a blank line and not a row.
+        lines.append(",".join(map(_quote, fields)) or '""')
+    return "\n".join([*lines, ""]), guarded
+
+
+def _quote(field: str) -> str:
+    """The field as CSV. Not left to `csv.writer`, which writes a lone return without quotes."""
+    needed = any(letter in field for letter in ',"\r\n')
+    return '"' + field.replace('"', '""') + '"' if needed else field
 
 
 def _is_formula(field: str) -> bool:
