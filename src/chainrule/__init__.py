@@ -24,6 +24,7 @@ from .errors import (
     ShapeError,
     TraceError,
 )
+from .ops.namespace import Rescue, rescues
 from .tensor import Tensor
 from .tensor.creation import (
     arange,
@@ -340,6 +341,8 @@ __all__ = [
     "relu",
     "remainder",
     "repeat",
+    "Rescue",
+    "rescues",
     "reshape",
     "result_type",
     "roll",

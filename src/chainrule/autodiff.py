@@ -134,7 +134,11 @@ def gradients(
                     for index, outgoing in _pull(node, g, mode, needed):
                         if contributions is not None:
                             contributions.append(Contribution(node, index, g, outgoing))
-                        _accumulate(found, node.inputs[index], outgoing)
+                        operand = node.inputs[index]
+                        if operand in found:
+                            _accumulate(found, operand, outgoing)
+                        else:
+                            found[operand] = outgoing
         finally:
             state.gradient_of = outer
     return kept
@@ -150,6 +154,11 @@ def _differentiable(outputs: Iterable[Node]) -> list[Node]:
                 seen.add(operand)
                 pending.append(operand)
     return sorted(seen, key=lambda node: node.serial)
+
+
+def differentiable_sources(outputs: Iterable[Node]) -> list[Node]:
+    """The nodes without operands that require grad and lead to `outputs`."""
+    return [node for node in _differentiable(outputs) if not node.inputs]
 
 
 def _leading_to(wanted: set[Node], order: list[Node]) -> set[Node]:
@@ -174,47 +183,59 @@ def _accumulate(found: dict[Node, Value], node: Node, outgoing: Value) -> None:
         found[node] = ops.add(present, outgoing)
 
 
-def _pull(node: Node, g: Value, mode: type[Mode], needed: set[Node] | None) -> Iterable[tuple[int, Value]]:
+def _pull(node: Node, g: Value, mode: type[Mode], needed: set[Node] | None) -> list[tuple[int, Value]]:
     """(operand index, outgoing cotangent) of one node, for the operands that need one."""
     operation = node.operation
+    assert isinstance(operation, ops.Op)
     wanted = [
         index
         for index, operand in enumerate(node.inputs)
         if operand.requires_grad and (needed is None or operand in needed)
     ]
-    if isinstance(operation, ops.Elementwise):
-        return _pull_elementwise(operation, node, g, mode, wanted)
-    if isinstance(operation, ops.Bilinear):
-        read = [mode.read(operand) for operand in node.inputs]
-        return [
-            (index, rule(g, *read, **node.attributes))
-            for index in wanted
-            if (rule := operation.transpose(index)) is not None
-        ]
-    if isinstance(operation, ops.Linear):
-        return [
-            (index, rule(g, *_linear_operands(operation, node, mode), **node.attributes))
-            for index in wanted
-            if (rule := operation.transpose(index)) is not None
-        ]
-    if isinstance(operation, ops.Selection):
-        x = mode.read(node.inputs[0])
-        weights = operation.weights(mode.read(node), x, **node.attributes)
-        return [(0, ops.absorb(_spread(g, x, node.attributes), weights))] if wanted else []
-    if isinstance(operation, ops.Special):
-        return list(operation.pull(node, g, mode, wanted))
-    return []
+    if operation.kind == "special":
+        return list(operation.pull(node, g, mode, wanted))  # type: ignore[attr-defined]
+    pull = _PULL[operation.kind]
+    result = []
+    for index in wanted:
+        outgoing = pull(operation, node, index, g, mode)
+        if outgoing is not None:
+            result.append((index, outgoing))
+    return result
 
 
 def _pull_elementwise(
-    operation: ops.Elementwise, node: Node, g: Value, mode: type[Mode], wanted: list[int]
-) -> Iterable[tuple[int, Value]]:
-    result = []
-    for index in wanted:
-        slope = local_derivative(operation, node, index, mode)
-        if slope is not None:
-            result.append((index, _times(g, slope)))
-    return result
+    operation: ops.Elementwise, node: Node, index: int, g: Value, mode: type[Mode]
+) -> Value | None:
+    slope = local_derivative(operation, node, index, mode)
+    return None if slope is None else _times(g, slope)
+
+
+def _pull_bilinear(operation: ops.Bilinear, node: Node, index: int, g: Value, mode: type[Mode]) -> Value | None:
+    rule = operation.transpose(index)
+    a, b = node.inputs
+    return None if rule is None else rule(g, mode.read(a), mode.read(b), **node.attributes)
+
+
+def _pull_linear(operation: ops.Linear, node: Node, index: int, g: Value, mode: type[Mode]) -> Value | None:
+    rule = operation.transpose(index)
+    return None if rule is None else rule(g, *_linear_operands(operation, node, mode), **node.attributes)
+
+
+def _pull_selection(
+    operation: ops.Selection, node: Node, index: int, g: Value, mode: type[Mode]
+) -> Value | None:
+    x = mode.read(node.inputs[0])
+    weights = operation.weights(mode.read(node), x, **node.attributes)
+    return ops.absorb(_spread(g, x, node.attributes), weights)
+
+
+_PULL: dict[str, Callable[..., Value | None]] = {
+    "elementwise": _pull_elementwise,
+    "bilinear": _pull_bilinear,
+    "linear": _pull_linear,
+    "selection": _pull_selection,
+    "discrete": lambda operation, node, index, g, mode: None,
+}
 
 
 def local_derivative(operation: ops.Elementwise, node: Node, index: int, mode: type[Mode]) -> Value | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from types import CodeType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -72,6 +72,15 @@ class ShapeError(ChainruleError, ValueError):
     """Shapes or axes that do not fit the operation."""
 
 
+class CotangentError(ShapeError):
+    """A derivative rule answered in another shape than its operand's."""
+
+    def __init__(self, message: str, expected: tuple[int, ...], got: tuple[int, ...]) -> None:
+        super().__init__(message, find_origin(2))
+        self.expected = expected
+        self.got = got
+
+
 class DtypeError(ChainruleError, TypeError):
     """Data types that do not fit the operation."""
 
@@ -86,6 +95,14 @@ class ArgumentError(ChainruleError, ValueError):
 
 class GradientError(ChainruleError, RuntimeError):
     """Something that has no gradient was asked for one, or a graph would be cut silently."""
+
+
+class GradientCheckError(ChainruleError, AssertionError):
+    """A derivative disagrees with numerical differentiation; `report` says where and how."""
+
+    def __init__(self, message: str, report: Any) -> None:
+        super().__init__(message, find_origin(2))
+        self.report = report
 
 
 class TraceError(ChainruleError, RuntimeError):

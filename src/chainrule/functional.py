@@ -10,16 +10,17 @@ import math
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
+import numpy as np
+
 from . import ops
 from .errors import ArgumentError, BoundsError, DtypeError, ShapeError
-from .graph import Node, scope
+from .graph import Node, scope, state
 from .ops.shapes import check_axis
 from .tensor import Tensor, as_tensor, dispatch, wrap
 from .tensor.core import as_operand
 from .tensor.elementwise import exp, log, logaddexp, relu, sigmoid, tanh
-from .tensor.manipulation import matrix_transpose, moveaxis, reshape
+from .tensor.manipulation import expand_dims, matrix_transpose, moved, reshaped
 from .tensor.products import matmul
-from .tensor.searching import rows_take
 from .tensor.statistical import max, mean, sum
 
 P = ParamSpec("P")
@@ -36,7 +37,7 @@ def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @functools.wraps(function)
     def scoped(*arguments: P.args, **keywords: P.kwargs) -> Tensor:
-        with scope(name, "function"):
+        with ops.quiet(), scope(name, "function"):
             return function(*arguments, **keywords)
 
     return scoped
@@ -107,7 +108,7 @@ def logsumexp(x: Any, axis: int | None = None, keepdims: bool = False, *, dim: i
     along = _axis(axis, dim, -1)
     shift = _shift(source, along)
     total = log(sum(exp(source - shift), axis=along, keepdims=True)) + shift
-    return total if keepdims else reshape(total, _without(source.shape, along))
+    return total if keepdims else reshaped(total, _without(source.shape, along))
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -154,9 +155,9 @@ def log_softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> T
 
 def _reduced(losses: Tensor, reduction: str) -> Tensor:
     if reduction == "mean":
-        return mean(losses)
+        return mean(losses) if losses.ndim else losses
     if reduction == "sum":
-        return sum(losses)
+        return sum(losses) if losses.ndim else losses
     if reduction == "none":
         return losses
     raise ArgumentError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
@@ -197,6 +198,15 @@ def binary_cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Te
     0.6931
     """
     p, y = _pair("binary_cross_entropy", input, target)
+    if p.node.value is None and state.trace is not None:
+        outside = ops.bitwise_or(p.node < 0, p.node > 1)  # a NaN is on neither side: it is reported as itself
+        state.trace.check(
+            ops.bitwise_invert(outside),
+            "binary_cross_entropy needs probabilities from 0 to 1; got {low:.6g} to {high:.6g}. Apply sigmoid, "
+            "or use binary_cross_entropy_with_logits",
+            ArgumentError,
+            p.node,
+        )
     if p.node.value is not None and ((p.node.value < 0) | (p.node.value > 1)).any():
         raise ArgumentError(
             f"binary_cross_entropy needs probabilities from 0 to 1; got {p.node.value.min():.6g} to "
@@ -248,15 +258,26 @@ def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Tensor:
             f"got {wanted.shape}"
         )
     _check_classes(wanted, logits.shape[axis])
-    scores = moveaxis(log_softmax(logits, axis), axis, -1)
-    rows = reshape(scores, (math.prod(expected), logits.shape[axis]))
-    picked = reshape(rows_take(rows, reshape(wanted, (-1, 1))), expected)
+    scores = moved(log_softmax(logits, axis), axis, -1)
+    picked = wrap(ops.take_along.node((scores.node, expand_dims(wanted, axis=-1).node), {}))
+    if reduction == "none":
+        picked = reshaped(picked, expected)
     return _reduced(-picked, reduction)
 
 
 def _check_classes(target: Tensor, classes: int) -> None:
     value = target.node.value
-    if value is not None and value.size and not (value.min() >= 0 and value.max() < classes):
+    if value is None and state.trace is not None:
+        labels = target.node
+        below = ops.less_equal.on_nodes((labels, min(classes - 1, np.iinfo(labels.dtype).max)), {})
+        state.trace.check(
+            ops.bitwise_and(ops.greater_equal.on_nodes((labels, 0), {}), below),
+            f"cross_entropy needs classes from 0 to {classes - 1}; got {{low}} to {{high}}. "
+            "Check the labels, or the size of the last layer",
+            BoundsError,
+            labels,
+        )
+    if value is not None and value.size and not 0 <= value.min() <= value.max() < classes:
         raise BoundsError(
             f"cross_entropy needs classes from 0 to {classes - 1}; got {value.min()} to {value.max()}. "
             "Check the labels, or the size of the last layer"

@@ -10,120 +10,25 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from .dtypes import Dtype
-from .errors import GraphError, Origin, find_origin
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-else:
-    Array = np.ndarray
-
-Attributes = Mapping[str, Any]
-NO_ATTRIBUTES: Attributes = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Type:
-    """Shape and dtype of one value. Prints as `float32[32, 10]`."""
-
-    shape: tuple[int, ...]
-    dtype: Dtype
-
-    def __str__(self) -> str:
-        return f"{self.dtype.name}[{', '.join(map(str, self.shape))}]"
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-
-class Operation:
-    """What a node does: a name, a meaning over an array namespace, and a rule for result types."""
-
-    name: str
-    body: Callable[..., Any]
-
-    def types(self, *operands: Type, **attributes: Any) -> tuple[Type, ...]:
-        """Types of the results for operands of these types; raises ShapeError or DtypeError."""
-        raise GraphError(f"{self.name} is a source: its type is stated, not derived")
-
-
-class Source(Operation):
-    """A node without operands: an input, a constant, or a cell that was read."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"<source {self.name}>"
-
-
-INPUT, CONSTANT, READ = Source("input"), Source("constant"), Source("read")
-
-OPERATIONS: dict[str, Operation] = {}
-"""Every registered operation by its name. Filled by the `ops` room when it is imported."""
-
-
-class Arithmetic:
-    """Python operators as operations, for whatever can stand in a derivative rule."""
-
-    __slots__ = ()
-    __array_ufunc__ = None  # so that `ndarray * node` reaches __rmul__
-
-    def __apply__(self, operation: Operation, operands: tuple[Any, ...], attributes: Attributes) -> Any:
-        raise GraphError(f"{type(self).__name__} cannot be an operand of {operation.name}")
-
-    def _operator(self, name: str, *operands: Any) -> Any:
-        return self.__apply__(OPERATIONS[name], operands, NO_ATTRIBUTES)
-
-    def __add__(self, other: Any) -> Any:
-        return self._operator("add", self, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return self._operator("add", other, self)
-
-    def __sub__(self, other: Any) -> Any:
-        return self._operator("subtract", self, other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self._operator("subtract", other, self)
-
-    def __mul__(self, other: Any) -> Any:
-        return self._operator("multiply", self, other)
-
-    def __rmul__(self, other: Any) -> Any:
-        return self._operator("multiply", other, self)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self._operator("divide", self, other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self._operator("divide", other, self)
-
-    def __neg__(self) -> Any:
-        return self._operator("negative", self)
-
-    def __lt__(self, other: Any) -> Any:
-        return self._operator("less", self, other)
-
-    def __le__(self, other: Any) -> Any:
-        return self._operator("less_equal", self, other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self._operator("greater", self, other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self._operator("greater_equal", self, other)
-
+from .errors import BoundsError, ChainruleError, GraphError, Origin, find_origin
+from .operations import CONSTANT as CONSTANT
+from .operations import INPUT as INPUT
+from .operations import NO_ATTRIBUTES as NO_ATTRIBUTES
+from .operations import OPERATIONS as OPERATIONS
+from .operations import READ as READ
+from .operations import Arithmetic as Arithmetic
+from .operations import Array as Array
+from .operations import Attributes as Attributes
+from .operations import Operation as Operation
+from .operations import Source as Source
+from .operations import Type as Type
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Scope:
@@ -168,6 +73,17 @@ class Trace(Protocol):
     def apply(self, operation: Operation, inputs: tuple[Node, ...], attributes: Attributes) -> Node:
         """Record one operation on nodes of which at least one has no array."""
 
+    def create(self, cell: Cell) -> None:
+        """A cell was made while the trace runs."""
+
+    def check(
+        self, condition: Node, message: str, error: type[ChainruleError] = BoundsError, subject: Node | None = None
+    ) -> None:
+        """`condition` must hold wherever it is computed, or `error` with `message` is raised and nothing written."""
+
+    def differentiated(self, node: Node) -> None:
+        """`backward` starts at `node`."""
+
 
 class State(threading.local):
     """What holds for the running thread: recording, scope, trace, depth of nested transformations."""
@@ -177,11 +93,26 @@ class State(threading.local):
     trace: Trace | None = None
     gradient_of: Node | None = None
     depth: int = 0
+    quiet: bool = False  # inside a section that has switched floating-point warnings off already
 
 
 state = State()
 _next_serial = itertools.count(1).__next__
-_next_call = itertools.count(1).__next__
+_next_call = _next_serial  # one count for both, so that a node is older than a call if its number is smaller
+_structure = [0]
+
+
+def structure_version() -> int:
+    """A number that grows whenever a module or an optimizer is given an attribute.
+
+    What was learnt about their structure holds as long as it stays the same.
+    """
+    return _structure[0]
+
+
+def bump_structure() -> None:
+    """Say that a module, an optimizer or what requires grad may have changed."""
+    _structure[0] += 1
 
 
 class Node(Arithmetic):
@@ -310,6 +241,8 @@ class Cell:
         self.name = name
         self.generation = 0
         self._reader: weakref.ref[Node] | None = None
+        if state.trace is not None:
+            state.trace.create(self)
 
     @property
     def array(self) -> Array:
@@ -399,11 +332,16 @@ def _serial(node: Node) -> int:
 
 @dataclass(eq=False, slots=True)
 class Check:
-    """A condition that must hold before anything is written: a bool node and what to say if it fails."""
+    """A condition that must hold before anything is written: a bool node and what to say if it fails.
+
+    `{low}` and `{high}` in the message stand for the range of `subject`, looked up when it has failed.
+    """
 
     condition: Node
     message: str
     origin: Origin | None
+    error: type[ChainruleError] = BoundsError
+    subject: Node | None = None
 
 
 Slot = tuple[Cell, str]

@@ -7,6 +7,7 @@ Knows nothing of what the sentences are about.
 from __future__ import annotations
 
 import functools
+import os
 import string
 import tomllib
 from importlib import resources
@@ -20,6 +21,15 @@ LANGUAGES = ("en", "ko")
 # L 엘, M 엠, N 엔, R 알), and the few that end in ㄹ, which matters for 으로/로 alone.
 _CLOSED = frozenset("013678lmnrLMNR")
 _CLOSED_BY_RIEUL = frozenset("178lrLR")
+
+
+def preferred_language() -> str:
+    """The language that the environment asks for: "ko" if LC_ALL, LC_MESSAGES or LANG says Korean, else "en"."""
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(name)
+        if value:
+            return "ko" if value.lower().startswith("ko") else "en"
+    return "en"
 
 
 @functools.cache

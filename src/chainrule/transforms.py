@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import autodiff, ops
-from .errors import ArgumentError, DtypeError, GradientError, ShapeError
+from .errors import ArgumentError, CotangentError, DtypeError, GradientError, ShapeError
 from .graph import CONSTANT, Node, constant, scope, state
 from .pytree import Structure, flatten, unflatten
 from .tensor import Tensor, as_tensor, wrap
@@ -80,7 +80,17 @@ class _Recorded:
         finally:
             state.depth -= 1
             state.grad_enabled = recording
-        self.as_nodes = self.nested and recording
+        traced = state.trace is not None
+        self.as_nodes = traced or (recording and (self.nested or self._captures()))
+
+    def _captures(self) -> bool:
+        """Whether the result depends on something from outside that requires grad.
+
+        Then the gradient depends on it too (a gradient penalty, for one), and that path must not be cut.
+        """
+        outputs = [one.node for one in flatten(self.result)[0] if isinstance(one, Tensor)]
+        own = set(self.leaves)
+        return any(source not in own for source in autodiff.differentiable_sources(outputs))
 
     def _fresh(self, value: Any) -> Tensor:
         source = as_tensor(value)
@@ -434,7 +444,8 @@ def custom_gradient(function: Callable[..., tuple[Any, Callable[..., Any]]]) -> 
         with no_grad():
             value, rule = function(*(one.detach() for one in tensors))
         outputs, structure = _tensors(value, "the value of a custom_gradient function")
-        attributes = {"count": len(outputs), "pull": _custom_pull(rule, structure, outputs, len(nodes))}
+        pull = _custom_pull(rule, structure, outputs, [(one.shape, one.dtype) for one in tensors])
+        attributes = {"count": len(outputs), "pull": pull}
         whole = autodiff.custom.node((*(one.node for one in outputs), *nodes), attributes)
         if not whole.requires_grad and whole.value is not None:
             return value
@@ -444,7 +455,10 @@ def custom_gradient(function: Callable[..., tuple[Any, Callable[..., Any]]]) -> 
 
 
 def _custom_pull(
-    rule: Callable[..., Any], structure: Structure, outputs: list[Tensor], count: int
+    rule: Callable[..., Any],
+    structure: Structure,
+    outputs: list[Tensor],
+    arguments: list[tuple[tuple[int, ...], Any]],
 ) -> Callable[[list[Any], bool], list[Any]]:
     like = [(one.shape, one.dtype) for one in outputs]
 
@@ -457,11 +471,34 @@ def _custom_pull(
         ]
         answer = rule(unflatten(structure, handles))
         answers = list(answer) if isinstance(answer, tuple | list) else [answer]
-        if len(answers) != count:
+        if len(answers) != len(arguments):
             raise GradientError(
-                f"a custom_gradient rule returns one cotangent for each of {count} arguments; got {len(answers)}"
+                f"a custom_gradient rule returns one cotangent for each of {len(arguments)} arguments; got "
+                f"{len(answers)}"
             )
-        results = [None if one is None else as_tensor(one).node for one in answers]
+        results = [
+            None if one is None else _cotangent(as_tensor(one, dtype).astype(dtype), shape, place)
+            for place, (one, (shape, dtype)) in enumerate(zip(answers, arguments))
+        ]
         return [one if as_nodes or one is None else one.value for one in results]
 
     return pull
+
+
+def _cotangent(answer: Tensor, shape: tuple[int, ...], place: int) -> Node:
+    """What a rule returned for an argument of this shape; a cotangent has its argument's shape."""
+    if answer.shape == shape:
+        return answer.node
+    extra = len(answer.shape) - len(shape)
+    if extra > 0 and answer.shape[extra:] == shape:
+        fix = f"Sum it over the first {extra} axes (the batch): .sum(axis={tuple(range(extra))})"
+    elif answer.shape == shape[::-1]:
+        fix = "Did you mean .T?"
+    else:
+        fix = "Sum over what was broadcast, or reshape it"
+    raise CotangentError(
+        f"a custom_gradient rule returns a cotangent of its argument's shape {shape}; got {answer.shape} for "
+        f"argument {place}. {fix}",
+        shape,
+        answer.shape,
+    )

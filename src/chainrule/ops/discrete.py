@@ -64,43 +64,57 @@ def isnan(xp: Any, x: Any) -> Any:
     return xp.isnan(x)
 
 
-@elementwise(derivatives=(None,), result="bool", accepts="number")
+@elementwise(
+    derivatives=(None,),
+    result="bool",
+    accepts="number",
+    lower=Scalar(lambda b, x: b.equal(b.absolute(x), b.highest()), only="f"),
+)
 def isinf(xp: Any, x: Any) -> Any:
     """Is x infinite?  Why: true or false has no slope."""
     return xp.isinf(x)
 
 
-@elementwise(derivatives=(None,), result="bool", accepts="number")
+@elementwise(
+    derivatives=(None,),
+    result="bool",
+    accepts="number",
+    lower=Scalar(lambda b, x: b.less(b.absolute(x), b.highest()), only="f"),
+)
 def isfinite(xp: Any, x: Any) -> Any:
     """Is x neither infinite nor NaN?  Why: true or false has no slope."""
     return xp.isfinite(x)
 
 
-@elementwise(derivatives=(None,), result="bool")
+@elementwise(
+    derivatives=(None,),
+    result="bool",
+    lower=Scalar(lambda b, x: b.less(b.library("copysign", b.constant(1), x), b.constant(0)), only="f"),
+)
 def signbit(xp: Any, x: Any) -> Any:
     """Is the sign bit set (−0 too)?  Why: true or false has no slope."""
     return xp.signbit(x)
 
 
-@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+@elementwise(derivatives=_NO_SLOPE, accepts="bits", lower=Scalar(lambda b, x, y: b.bits("and", x, y)))
 def bitwise_and(xp: Any, x: Any, y: Any) -> Any:
     """Bits set in both; on bools: and.  Why: bits jump, they have no slope."""
     return xp.bitwise_and(x, y)
 
 
-@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+@elementwise(derivatives=_NO_SLOPE, accepts="bits", lower=Scalar(lambda b, x, y: b.bits("or", x, y)))
 def bitwise_or(xp: Any, x: Any, y: Any) -> Any:
     """Bits set in either; on bools: or.  Why: bits jump, they have no slope."""
     return xp.bitwise_or(x, y)
 
 
-@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+@elementwise(derivatives=_NO_SLOPE, accepts="bits", lower=Scalar(lambda b, x, y: b.bits("xor", x, y)))
 def bitwise_xor(xp: Any, x: Any, y: Any) -> Any:
     """Bits set in exactly one; on bools: either but not both.  Why: bits jump, they have no slope."""
     return xp.bitwise_xor(x, y)
 
 
-@elementwise(derivatives=(None,), accepts="bits")
+@elementwise(derivatives=(None,), accepts="bits", lower=Scalar(lambda b, x: b.bits("xor", x, b.all_bits())))
 def bitwise_invert(xp: Any, x: Any) -> Any:
     """All bits turned; on bools: not.  Why: bits jump, they have no slope."""
     return xp.invert(x)

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from .kinds import elementwise
-from .lowering import Scalar
+from .lowering import Exact, Scalar
 
 # ------------------------------------------------------------------------------------------ arithmetic
 
@@ -22,7 +22,11 @@ def add(xp: Any, x: Any, y: Any) -> Any:
 
 
 @elementwise(
-    derivatives=(1, -1), lower=Scalar(lambda b, x, y: b.subtract(x, y)), may_warn=True, accepts="number"
+    derivatives=(1, -1),
+    lower=Scalar(lambda b, x, y: b.subtract(x, y)),
+    may_warn=True,
+    accepts="number",
+    exact=Exact(neutral=(None, 0)),
 )
 def subtract(xp: Any, x: Any, y: Any) -> Any:
     """x − y.  Why: a difference rises with its first term and falls with its second, one for one."""
@@ -34,6 +38,7 @@ def subtract(xp: Any, x: Any, y: Any) -> Any:
     lower=Scalar(lambda b, x, y: b.multiply(x, y)),
     may_warn=True,
     accepts="number",
+    exact=Exact(neutral=(1, 1)),
 )
 def multiply(xp: Any, x: Any, y: Any) -> Any:
     """x · y.  Why: each factor is the slope of the other, so the gradients arrive swapped."""
@@ -45,6 +50,7 @@ def multiply(xp: Any, x: Any, y: Any) -> Any:
     lower=Scalar(lambda b, x, y: b.divide(x, y)),
     cost="costly",
     may_warn=True,
+    exact=Exact(neutral=(None, 1)),
 )
 def divide(xp: Any, x: Any, y: Any) -> Any:
     """x / y.  Why: the quotient grows with x at the rate 1/y and shrinks with y at the rate x/y²."""
@@ -87,6 +93,7 @@ def square(xp: Any, x: Any) -> Any:
     cost="costly",
     may_warn=True,
     accepts="number",
+    lower=Scalar(lambda b, x, y: b.library("pow", x, y), only="f"),
 )
 def pow_(xp: Any, x: Any, y: Any) -> Any:
     """xʸ.  Why: the exponent comes down as a factor; the base acts on the exponent through its logarithm."""
@@ -104,7 +111,12 @@ def exp(xp: Any, x: Any) -> Any:
     return xp.exp(x)
 
 
-@elementwise(derivatives=(lambda out, x: out + 1,), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: out + 1,),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("expm1", x), only="f"),
+)
 def expm1(xp: Any, x: Any) -> Any:
     """eˣ − 1, exact near 0.  Why: the constant adds no slope, so it is eˣ: the output plus one."""
     return xp.expm1(x)
@@ -118,31 +130,47 @@ def log(xp: Any, x: Any) -> Any:
     return xp.log(x)
 
 
-@elementwise(derivatives=(lambda out, x: 1 / (1 + x),), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: 1 / (1 + x),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("log1p", x), only="f"),
+)
 def log1p(xp: Any, x: Any) -> Any:
     """log(1 + x), exact near 0.  Why: the slope of the logarithm at 1 + x is 1/(1 + x)."""
     return xp.log1p(x)
 
 
-@elementwise(derivatives=(lambda out, x: (1 / math.log(2)) / x,), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: (1 / math.log(2)) / x,),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("log2", x), only="f"),
+)
 def log2(xp: Any, x: Any) -> Any:
     """Logarithm to base 2.  Why: the natural logarithm's slope 1/x, measured in units of log 2."""
     return xp.log2(x)
 
 
-@elementwise(derivatives=(lambda out, x: (1 / math.log(10)) / x,), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: (1 / math.log(10)) / x,),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("log10", x), only="f"),
+)
 def log10(xp: Any, x: Any) -> Any:
     """Logarithm to base 10.  Why: the natural logarithm's slope 1/x, measured in units of log 10."""
     return xp.log10(x)
 
 
 @elementwise(
-    derivatives=(lambda out, x, y: exp(x - out), lambda out, x, y: exp(y - out)),
+    derivatives=(lambda out, x, y: sigmoid(x - y), lambda out, x, y: sigmoid(y - x)),
     cost="costly",
     may_warn=True,
+    lower=Scalar(lambda b, x, y: b.logaddexp(x, y), only="f"),
 )
 def logaddexp(xp: Any, x: Any, y: Any) -> Any:
-    """log(eˣ + eʸ) without overflow.  Why: each term's slope is its share of the sum, e to the x minus out."""
+    """log(eˣ + eʸ) without overflow.  Why: each term's slope is its share of the sum, eˣ / (eˣ + eʸ) = σ(x − y)."""
     return xp.logaddexp(x, y)
 
 
@@ -188,7 +216,10 @@ def tanh(xp: Any, x: Any) -> Any:
 
 
 @elementwise(
-    derivatives=(lambda out, x: (2 / math.sqrt(math.pi)) * exp(-(x * x)),), cost="costly", may_warn=True
+    derivatives=(lambda out, x: (2 / math.sqrt(math.pi)) * exp(-(x * x)),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("erf", x), only="f"),
 )
 def erf(xp: Any, x: Any) -> Any:
     """The error function.  Why: it is the area under a bell curve, so its slope is that curve."""
@@ -198,37 +229,66 @@ def erf(xp: Any, x: Any) -> Any:
 # ------------------------------------------------------------------------------------------ trigonometry
 
 
-@elementwise(derivatives=(lambda out, x: cos(x),), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: cos(x),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("sin", x), only="f"),
+)
 def sin(xp: Any, x: Any) -> Any:
     """Sine of x radians.  Why: the height of a point on the circle changes at the rate of its width."""
     return xp.sin(x)
 
 
-@elementwise(derivatives=(lambda out, x: -sin(x),), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: -sin(x),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("cos", x), only="f"),
+)
 def cos(xp: Any, x: Any) -> Any:
     """Cosine of x radians.  Why: the width of a point on the circle shrinks at the rate of its height."""
     return xp.cos(x)
 
 
-@elementwise(derivatives=(lambda out, x: 1 + out * out,), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: 1 + out * out,),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("tan", x), only="f"),
+)
 def tan(xp: Any, x: Any) -> Any:
     """Tangent of x radians.  Why: the quotient rule on sin/cos leaves one plus the square of the output."""
     return xp.tan(x)
 
 
-@elementwise(derivatives=(lambda out, x: 1 / sqrt(1 - x * x),), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: 1 / sqrt(1 - x * x),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("asin", x), only="f"),
+)
 def asin(xp: Any, x: Any) -> Any:
     """Angle in radians whose sine is x.  Why: the inverse's slope is one over the cosine of that angle."""
     return xp.asin(x)
 
 
-@elementwise(derivatives=(lambda out, x: -1 / sqrt(1 - x * x),), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: -1 / sqrt(1 - x * x),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("acos", x), only="f"),
+)
 def acos(xp: Any, x: Any) -> Any:
     """Angle in radians whose cosine is x.  Why: the inverse's slope is minus one over the sine of that angle."""
     return xp.acos(x)
 
 
-@elementwise(derivatives=(lambda out, x: 1 / (1 + x * x),), cost="costly")
+@elementwise(
+    derivatives=(lambda out, x: 1 / (1 + x * x),),
+    cost="costly",
+    lower=Scalar(lambda b, x: b.library("atan", x), only="f"),
+)
 def atan(xp: Any, x: Any) -> Any:
     """Angle in radians whose tangent is x.  Why: the inverse of a slope 1 + tan² is one over it."""
     return xp.atan(x)
@@ -240,37 +300,62 @@ def atan(xp: Any, x: Any) -> Any:
         lambda out, y, x: -absorb(y, 1 / (x * x + y * y)),
     ),
     cost="costly",
+    lower=Scalar(lambda b, y, x: b.library("atan2", y, x), only="f"),
 )
 def atan2(xp: Any, y: Any, x: Any) -> Any:
     """Angle in radians of the point (x, y).  Why: moving across the ray turns it, by one over the distance."""
     return xp.atan2(y, x)
 
 
-@elementwise(derivatives=(lambda out, x: cosh(x),), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: cosh(x),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("sinh", x), only="f"),
+)
 def sinh(xp: Any, x: Any) -> Any:
     """Hyperbolic sine.  Why: of the two exponentials in it only one changes sign, which gives cosh."""
     return xp.sinh(x)
 
 
-@elementwise(derivatives=(lambda out, x: sinh(x),), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: sinh(x),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("cosh", x), only="f"),
+)
 def cosh(xp: Any, x: Any) -> Any:
     """Hyperbolic cosine.  Why: of the two exponentials in it one changes sign, which gives sinh."""
     return xp.cosh(x)
 
 
-@elementwise(derivatives=(lambda out, x: 1 / sqrt(x * x + 1),), cost="costly")
+@elementwise(
+    derivatives=(lambda out, x: 1 / sqrt(x * x + 1),),
+    cost="costly",
+    lower=Scalar(lambda b, x: b.library("asinh", x), only="f"),
+)
 def asinh(xp: Any, x: Any) -> Any:
     """Inverse hyperbolic sine.  Why: the inverse's slope is one over cosh, which is √(x² + 1)."""
     return xp.asinh(x)
 
 
-@elementwise(derivatives=(lambda out, x: 1 / sqrt(x * x - 1),), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: 1 / sqrt(x * x - 1),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("acosh", x), only="f"),
+)
 def acosh(xp: Any, x: Any) -> Any:
     """Inverse hyperbolic cosine.  Why: the inverse's slope is one over sinh, which is √(x² − 1)."""
     return xp.acosh(x)
 
 
-@elementwise(derivatives=(lambda out, x: 1 / (1 - x * x),), cost="costly", may_warn=True)
+@elementwise(
+    derivatives=(lambda out, x: 1 / (1 - x * x),),
+    cost="costly",
+    may_warn=True,
+    lower=Scalar(lambda b, x: b.library("atanh", x), only="f"),
+)
 def atanh(xp: Any, x: Any) -> Any:
     """Inverse hyperbolic tangent.  Why: the inverse's slope is one over 1 − tanh²."""
     return xp.atanh(x)
@@ -283,6 +368,7 @@ def atanh(xp: Any, x: Any) -> Any:
     ),
     cost="costly",
     may_warn=True,
+    lower=Scalar(lambda b, x, y: b.library("hypot", x, y), only="f"),
 )
 def hypot(xp: Any, x: Any, y: Any) -> Any:
     """√(x² + y²) without overflow.  Why: a step along one leg counts by that leg's share of the length."""
@@ -300,31 +386,31 @@ def abs_(xp: Any, x: Any) -> Any:
     return xp.abs(x)
 
 
-@elementwise(derivatives=(0,), accepts="number")
+@elementwise(derivatives=(0,), accepts="number", lower=Scalar(lambda b, x: b.sign(x)))
 def sign(xp: Any, x: Any) -> Any:
     """−1, 0 or 1; NaN stays.  Why: between its jumps it does not move, so no gradient passes."""
     return xp.sign(x)
 
 
-@elementwise(derivatives=(0,), accepts="number")
+@elementwise(derivatives=(0,), accepts="number", lower=Scalar(lambda b, x: b.rounded("floor", x)))
 def floor(xp: Any, x: Any) -> Any:
     """Largest integer not above x.  Why: between its jumps it does not move, so no gradient passes."""
     return xp.floor(x)
 
 
-@elementwise(derivatives=(0,), accepts="number")
+@elementwise(derivatives=(0,), accepts="number", lower=Scalar(lambda b, x: b.rounded("ceil", x)))
 def ceil(xp: Any, x: Any) -> Any:
     """Smallest integer not below x.  Why: between its jumps it does not move, so no gradient passes."""
     return xp.ceil(x)
 
 
-@elementwise(derivatives=(0,), accepts="number")
+@elementwise(derivatives=(0,), accepts="number", lower=Scalar(lambda b, x: b.rounded("trunc", x)))
 def trunc(xp: Any, x: Any) -> Any:
     """x without its fraction.  Why: between its jumps it does not move, so no gradient passes."""
     return xp.trunc(x)
 
 
-@elementwise(derivatives=(0,), accepts="number")
+@elementwise(derivatives=(0,), accepts="number", lower=Scalar(lambda b, x: b.rounded("round", x)))
 def round_(xp: Any, x: Any) -> Any:
     """Nearest integer, halves to even.  Why: between its jumps it does not move, so no gradient passes."""
     return xp.round(x)
@@ -355,13 +441,16 @@ def minimum(xp: Any, x: Any, y: Any) -> Any:
     return xp.minimum(x, y)
 
 
-@elementwise(derivatives=(lambda out, x, y: sign(x) * sign(out), 0))
+@elementwise(
+    derivatives=(lambda out, x, y: sign(x) * sign(out), 0),
+    lower=Scalar(lambda b, x, y: b.library("copysign", x, y), only="f"),
+)
 def copysign(xp: Any, x: Any, y: Any) -> Any:
     """|x| with the sign of y.  Why: it follows x up or down, turned round where the signs differ."""
     return xp.copysign(x, y)
 
 
-@elementwise(derivatives=(None, None))
+@elementwise(derivatives=(None, None), lower=Scalar(lambda b, x, y: b.library("nextafter", x, y), only="f"))
 def nextafter(xp: Any, x: Any, y: Any) -> Any:
     """The next float after x towards y.  Why: a step of the number system, not of a curve: no derivative."""
     return xp.nextafter(x, y)

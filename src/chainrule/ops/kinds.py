@@ -8,16 +8,19 @@ Registration fails if a part is missing, so tests, documentation and explanation
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..dtypes import bool_
-from ..errors import BoundsError, ChainruleError, DtypeError, GraphError, ShapeError
-from ..graph import CONSTANT, OPERATIONS, Attributes, Node, Operation, Type, constant, operand_types, state
-from .lowering import HOST, Lowering
-from .namespace import NUMPY, quiet
+from ..errors import BoundsError, ChainruleError, DtypeError, GraphError, ShapeError, TraceError
+from ..graph import (
+    CONSTANT, NO_ATTRIBUTES, OPERATIONS, Attributes, Node, Operation, Type, constant, operand_types, state,
+)  # fmt: skip
+from .lowering import HOST, NOTHING_EXACT, Exact, Lowering
+from .namespace import NUMPY
+from .shapes import broadcast_shapes
 
 Rule = Callable[..., Any]
 Bounds = tuple[int, Callable[..., int]]
@@ -42,6 +45,7 @@ class Op(Operation):
         cost: str = "cheap",
         may_warn: bool = False,
         bounds: Bounds | None = None,
+        exact: Exact = NOTHING_EXACT,
     ) -> None:
         self.name: str = body.__name__.removesuffix("_")
         self.body = body
@@ -49,6 +53,7 @@ class Op(Operation):
         self.cost = cost
         self.may_warn = may_warn
         self.bounds = bounds
+        self.exact = exact
         self.manual, self.why = self._split(inspect.getdoc(body) or "")
         parameters = list(inspect.signature(body).parameters.values())[1:]
         self.operand_names = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
@@ -68,9 +73,10 @@ class Op(Operation):
 
     def __call__(self, *operands: Any, **attributes: Any) -> Any:
         for operand in operands:
-            apply = getattr(operand, "__apply__", None)
-            if apply is not None:
-                return apply(self, operands, attributes)
+            if type(operand) is not np.ndarray:
+                apply = getattr(operand, "__apply__", None)
+                if apply is not None:
+                    return apply(self, operands, attributes)
         return self.body(NUMPY, *operands, **attributes)
 
     # ------------------------------------------------------------------------------- on nodes
@@ -113,11 +119,15 @@ class Op(Operation):
                 if operand.requires_grad:
                     differentiable = type(value) is tuple or value.dtype.kind == "f"
                     return Node(self, inputs, attributes, value, None, differentiable)
-        return Node(CONSTANT, (), {}, value)
+        return Node(CONSTANT, (), NO_ATTRIBUTES, value)
 
     def _traced(self, inputs: tuple[Node, ...], attributes: Attributes) -> Node:
         if state.trace is None:
-            raise GraphError(f"{self.name}: an operand has no array and no trace is running")
+            stale = next(operand for operand in inputs if operand.value is None)
+            raise TraceError(
+                f"{self.name} needs values; got {stale.type} {stale.operation.name} of a compiled step that is "
+                f"over, made at {stale.origin}. Return it from the step"
+            )
         return state.trace.apply(self, inputs, attributes)
 
     def symbolic(self, inputs: tuple[Node, ...], attributes: Attributes) -> Node:
@@ -130,11 +140,11 @@ class Op(Operation):
         )
         return Node(self, inputs, attributes, None, types, requires_grad)
 
-    def run(self, values: list[Any], attributes: Attributes) -> Any:
+    def run(self, values: Sequence[Any], attributes: Attributes) -> Any:
         """The body on arrays; a failure is told in terms of this operation, never of NumPy."""
         try:
-            if self.may_warn:
-                with quiet():
+            if self.may_warn and not state.quiet:
+                with np.errstate(all="ignore"):
                     return self.body(NUMPY, *values, **attributes)
             return self.body(NUMPY, *values, **attributes)
         except ChainruleError:
@@ -143,8 +153,10 @@ class Op(Operation):
             self._explain(failure, values, attributes)
             raise
 
-    def _explain(self, failure: Exception, values: list[Any], attributes: Attributes) -> None:
+    def _explain(self, failure: Exception, values: Sequence[Any], attributes: Attributes) -> None:
         types = [Type(np.shape(value), np.asarray(value).dtype) for value in values]
+        if isinstance(self, Elementwise):
+            broadcast_shapes(self.name, *(type.shape for type in types))
         self.types(*types, **attributes)
         if self.bounds is not None:
             operand, limit = self.bounds

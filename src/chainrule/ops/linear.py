@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..dtypes import Dtype, int64
 from ..errors import DtypeError, ShapeError
 from ..graph import Type
 from . import shapes
 from .kinds import bilinear, elementwise, linear, selection
-from .lowering import Contraction, Reduce, Scalar, View
+from .lowering import Contraction, Exact, Gather, Reduce, Running, Scalar, Scatter, View
 
 # ---------------------------------------------------------------------------- elementwise and linear
 
@@ -24,6 +26,7 @@ from .lowering import Contraction, Reduce, Scalar, View
     transposes=(lambda g, a, b: absorb(g, b), lambda g, a, b: absorb(g, a)),
     lower=Scalar(lambda b, x, y: b.absorb(x, y)),
     may_warn=True,
+    exact=Exact(neutral=(1, 1), plain="multiply"),
 )
 def absorb(xp: Any, a: Any, b: Any) -> Any:
     """a·b, and 0 wherever either is 0, even against ∞ and NaN.
@@ -59,11 +62,20 @@ def where(xp: Any, condition: Any, x: Any, y: Any) -> Any:
     return xp.where(condition, x, y)
 
 
+def _lossless(inner: Dtype, outer: Dtype) -> bool:
+    """Whether every number of `inner` exists in `outer` (so that a cast there and on loses nothing)."""
+    return bool(np.can_cast(inner, outer, "safe")) and not (inner.kind in "iu" and outer.kind == "f")
+
+
 @linear(
     type=lambda x, *, dtype: Type(x.shape, dtype),
     transposes=(lambda g, x, *, dtype: cast(g, dtype=x.dtype),),
     lower=Scalar(lambda b, x, *, dtype: b.cast(x, dtype)),
     may_warn=True,
+    exact=Exact(
+        merge=lambda inner, outer, x: outer if _lossless(x.dtype, inner["dtype"]) else None,
+        nothing=lambda x, *, dtype: dtype == x.dtype,
+    ),
 )
 def cast(xp: Any, x: Any, *, dtype: Dtype) -> Any:
     """Change of dtype; NaN becomes the integer 0.  Why: the number stays, so the gradient is only cast back."""
@@ -74,13 +86,14 @@ def cast(xp: Any, x: Any, *, dtype: Dtype) -> Any:
     type=lambda x: x,
     transposes=(lambda g, x: g,),
     lower=Scalar(lambda b, x: x),
+    exact=Exact(nothing=lambda x: True),
 )
 def positive(xp: Any, x: Any) -> Any:
     """x itself.  Why: nothing happens to the value, so nothing happens to the gradient."""
     return x
 
 
-@elementwise(derivatives=(0,), lower=Scalar(lambda b, x: x))
+@elementwise(derivatives=(0,), lower=Scalar(lambda b, x: x), exact=Exact(nothing=lambda x: True))
 def stop_gradient(xp: Any, x: Any) -> Any:
     """x, taken as a constant.  Why: it was declared a constant here, so no gradient passes."""
     return x
@@ -109,7 +122,12 @@ def _broadcast_index(position: Sequence[Any], x: Type, out: Type, *, shape: tupl
     return [0 if size == 1 else position[new + k] for k, size in enumerate(x.shape)]
 
 
-@linear(type=_broadcast_type, transposes=(_unbroadcast,), lower=View(_broadcast_index))
+@linear(
+    type=_broadcast_type,
+    transposes=(_unbroadcast,),
+    lower=View(_broadcast_index),
+    exact=Exact(merge=lambda inner, outer, x: outer, nothing=lambda x, *, shape: tuple(shape) == x.shape),
+)
 def broadcast_to(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
     """x copied along new axes and along axes of size 1.  Why: one value used many times answers for all uses."""
     return xp.broadcast_to(x, shape)
@@ -127,7 +145,7 @@ def _spread(g: Any, x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
 @linear(
     type=_sum_type,
     transposes=(_spread,),
-    lower=Reduce(lambda b: b.constant(0), lambda b, total, x: b.add(total, x)),
+    lower=Reduce(lambda b: b.constant(0), lambda b, total, x: b.add(total, x), grouped=True),
     may_warn=True,
 )
 def sum_(xp: Any, x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
@@ -149,6 +167,10 @@ def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
     type=_permute_type,
     transposes=(lambda g, x, *, axes: permute_dims(g, axes=_inverse(axes)),),
     lower=View(lambda position, x, out, *, axes: [position[k] for k in _inverse(axes)]),
+    exact=Exact(
+        merge=lambda inner, outer, x: {"axes": tuple(inner["axes"][k] for k in outer["axes"])},
+        nothing=lambda x, *, axes: tuple(axes) == tuple(range(len(axes))),
+    ),
 )
 def permute_dims(xp: Any, x: Any, *, axes: tuple[int, ...]) -> Any:
     """Axes in another order.  Why: the entries only change places, so the gradients change places back."""
@@ -179,6 +201,7 @@ def _reshape_index(position: Sequence[Any], x: Type, out: Type, *, shape: tuple[
     type=_reshape_type,
     transposes=(lambda g, x, *, shape: reshape(g, shape=tuple(x.shape)),),
     lower=View(_reshape_index),
+    exact=Exact(merge=lambda inner, outer, x: outer, nothing=lambda x, *, shape: tuple(shape) == x.shape),
 )
 def reshape(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
     """The same entries in rows of another length.  Why: nothing is computed, so the gradient is only refolded."""
@@ -229,7 +252,20 @@ def _unpad(g: Any, x: Any, *, low: Steps, high: Steps, interior: Steps) -> Any:
     return slice_(g, starts=low, stops=stops, steps=steps)
 
 
-@linear(type=_pad_type, transposes=(_unpad,))
+def _pad_element(
+    b: Any, position: Any, operands: Any, out: Type, *, low: Steps, high: Steps, interior: Steps
+) -> Any:
+    """The operand's element where the position falls on one, 0 elsewhere."""
+    (x,) = operands
+    inside, places = b.true(), []
+    for term, before, gap, size in zip(position, low, interior, x.type.shape):
+        place, hit = b.strided(term, before, gap + 1, size)
+        inside = b.bits("and", inside, hit)
+        places.append(place)
+    return b.select(inside, x(places), b.constant(0))
+
+
+@linear(type=_pad_type, transposes=(_unpad,), lower=Gather(_pad_element))
 def pad(xp: Any, x: Any, *, low: Steps, high: Steps, interior: Steps) -> Any:
     """x with zeros before, after and between.  Why: zeros do not depend on x; only its own places count."""
     return xp.pad(x, low, high, interior)
@@ -269,7 +305,20 @@ def _part_of(k: int, g: Any, *operands: Any, axis: int) -> Any:
     return slice_(g, starts=tuple(starts), stops=tuple(stops), steps=(1,) * len(starts))
 
 
-@linear(type=_concat_type, transpose=_part_of)
+def _concat_element(b: Any, position: Any, operands: Any, out: Type, *, axis: int) -> Any:
+    """The element of the operand whose stretch the position is in."""
+    result, start = None, 0
+    for x in operands:
+        size = x.type.shape[axis]
+        if size:
+            place, hit = b.strided(position[axis], start, 1, size)
+            element = x([*position[:axis], place, *position[axis + 1 :]])
+            result = element if result is None else b.select(hit, element, result)
+            start += size
+    return result
+
+
+@linear(type=_concat_type, transpose=_part_of, lower=Gather(_concat_element))
 def concat(xp: Any, *operands: Any, axis: int) -> Any:
     """Arrays joined along `axis`.  Why: each keeps its own stretch of the result, and gets that stretch back."""
     return xp.concat(operands, axis=axis)
@@ -285,6 +334,13 @@ def _take_type(x: Type, indices: Type, *, axis: int) -> Type:
     return Type(x.shape[:axis] + indices.shape + x.shape[axis + 1 :], x.dtype)
 
 
+def _take_element(b: Any, position: Any, operands: Any, out: Type, *, axis: int) -> Any:
+    x, indices = operands
+    after = axis + len(indices.type.shape)
+    chosen = b.index(indices(position[axis:after]), x.type.shape[axis])
+    return x([*position[:axis], chosen, *position[after:]])
+
+
 @linear(
     type=_take_type,
     transposes=(
@@ -292,6 +348,7 @@ def _take_type(x: Type, indices: Type, *, axis: int) -> Type:
         None,
     ),
     bounds=(1, lambda x, indices, *, axis: x.shape[axis]),
+    lower=Gather(_take_element),
 )
 def take(xp: Any, x: Any, indices: Any, *, axis: int) -> Any:
     """Entries at `indices` along `axis`.  Why: an entry read several times answers for every reading."""
@@ -305,15 +362,69 @@ def _scatter_type(updates: Type, indices: Type, *, axis: int, size: int) -> Type
     return Type((*updates.shape[:axis], size, *updates.shape[after:]), updates.dtype)
 
 
+def _scatter_place(b: Any, position: Any, operands: Any, out: Type, *, axis: int, size: int) -> Any:
+    after = axis + len(operands[1].type.shape)
+    return [*position[:axis], b.index(operands[1](position[axis:after]), size), *position[after:]]
+
+
 @linear(
     type=_scatter_type,
     transposes=(lambda g, updates, indices, *, axis, size: take(g, indices, axis=axis), None),
     bounds=(1, lambda updates, indices, *, axis, size: size),
     may_warn=True,
+    lower=Scatter(_scatter_place),
 )
 def scatter_add(xp: Any, updates: Any, indices: Any, *, axis: int, size: int) -> Any:
     """Zeros with `updates` added at `indices`.  Why: each update lands in one place and hears from there."""
     return xp.scatter_add(updates, indices, axis, size)
+
+
+def _take_along_type(x: Type, indices: Type) -> Type:
+    if not x.shape or x.shape[:-1] != indices.shape[:-1]:
+        raise ShapeError(f"take_along needs indices for each row; got {x.shape} and {indices.shape}")
+    if indices.dtype.kind not in "iu":
+        raise DtypeError(f"take_along needs whole numbers as indices; got {indices.dtype}. Use astype(int64)")
+    return Type(indices.shape, x.dtype)
+
+
+def _take_along_element(b: Any, position: Any, operands: Any, out: Type) -> Any:
+    x, indices = operands
+    return x([*position[:-1], b.index(indices(position), x.type.shape[-1])])
+
+
+@linear(
+    type=_take_along_type,
+    transposes=(lambda g, x, indices: scatter_along(g, indices, size=x.shape[-1]), None),
+    bounds=(1, lambda x, indices: x.shape[-1]),
+    lower=Gather(_take_along_element),
+)
+def take_along(xp: Any, x: Any, indices: Any) -> Any:
+    """From each row the entries at that row's `indices`.  Why: only what was picked had an effect."""
+    return xp.take_along(x, indices)
+
+
+def _scatter_along_type(updates: Type, indices: Type, *, size: int) -> Type:
+    if updates.shape != indices.shape or not updates.shape:
+        raise ShapeError(
+            f"scatter_along needs one index for each update; got {updates.shape} and {indices.shape}"
+        )
+    return Type((*updates.shape[:-1], size), updates.dtype)
+
+
+def _scatter_along_place(b: Any, position: Any, operands: Any, out: Type, *, size: int) -> Any:
+    return [*position[:-1], b.index(operands[1](position), size)]
+
+
+@linear(
+    type=_scatter_along_type,
+    transposes=(lambda g, updates, indices, *, size: take_along(g, indices), None),
+    bounds=(1, lambda updates, indices, *, size: size),
+    may_warn=True,
+    lower=Scatter(_scatter_along_place),
+)
+def scatter_along(xp: Any, updates: Any, indices: Any, *, size: int) -> Any:
+    """Rows of zeros with each row's `updates` added at its `indices`.  Why: each update hears from its place."""
+    return xp.scatter_along(updates, indices, size)
 
 
 def _put_type(x: Type, indices: Type, values: Type) -> Type:
@@ -334,10 +445,15 @@ def _last_writer(g: Any, x: Any, indices: Any, values: Any) -> Any:
     return where(equal(owner, order), take(g, indices, axis=0), 0)
 
 
+def _put_place(b: Any, position: Any, operands: Any, out: Type) -> Any:
+    return [b.index(operands[1](position), out.shape[0])]
+
+
 @linear(
     type=_put_type,
     transposes=(lambda g, x, indices, values: put(g, indices, _zeros(indices, g.dtype)), None, _last_writer),
     bounds=(1, lambda x, indices, values: x.shape[0]),
+    lower=Scatter(_put_place, source=2, start=0),
 )
 def put(xp: Any, x: Any, indices: Any, values: Any) -> Any:
     """A vector with `values` written at `indices`.  Why: what was overwritten no longer has an effect."""
@@ -347,6 +463,7 @@ def put(xp: Any, x: Any, indices: Any, values: Any) -> Any:
 @linear(
     type=lambda x: Type(x.shape, int64),
     transposes=(None,),
+    lower=Gather(lambda b, position, operands, out: b.number(position[0])),
 )
 def arange_like(xp: Any, x: Any) -> Any:
     """0, 1, 2 … for each entry of a vector.  Why: counting does not depend on the entries."""
@@ -357,6 +474,7 @@ def arange_like(xp: Any, x: Any) -> Any:
     type=lambda x, *, axis: x,
     transposes=(lambda g, x, *, axis: flip(cumulative_sum(flip(g, axes=(axis,)), axis=axis), axes=(axis,)),),
     may_warn=True,
+    lower=Running(lambda b: b.constant(0), lambda b, total, x: b.add(total, x)),
 )
 def cumulative_sum(xp: Any, x: Any, *, axis: int) -> Any:
     """Running total along `axis`.  Why: an entry is part of every later total, so it hears from all of them."""
@@ -438,7 +556,7 @@ def _winners(out: Any, x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
 )
 def reduce_max(xp: Any, x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
     """Largest entry along `axes`; NaN if there is one.  Why: only the winner counts; ties share equally."""
-    return xp.max(x, axis=axes, keepdims=keepdims)
+    return xp.largest(x, axes, keepdims)
 
 
 @selection(
@@ -448,7 +566,7 @@ def reduce_max(xp: Any, x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any
 )
 def reduce_min(xp: Any, x: Any, *, axes: tuple[int, ...], keepdims: bool) -> Any:
     """Smallest entry along `axes`; NaN if there is one.  Why: only the winner counts; ties share equally."""
-    return xp.min(x, axis=axes, keepdims=keepdims)
+    return xp.smallest(x, axes, keepdims)
 
 
 from .discrete import equal, less  # noqa: E402

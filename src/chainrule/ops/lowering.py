@@ -1,5 +1,7 @@
-"""How an operation says what its loops look like. Data only: the compiler reads it, by kind, never by name.
+"""How an operation says what its loops look like, and which of its forms are exactly equal.
 
+Data only: the compiler reads it, by form, never by the operation's name. The `builder` of the rules makes one
+value of a loop body from others; positions are integer expressions that know `+ - * // %`.
 Knows nothing of LLVM.
 """
 
@@ -16,9 +18,13 @@ class Lowering:
 
 @dataclass(frozen=True)
 class Scalar(Lowering):
-    """One result element from one element of each operand: `emit(builder, *elements, **attributes)`."""
+    """One result element from one element of each operand: `emit(builder, *elements, **attributes)`.
+
+    `only` names the kinds of dtypes (NumPy's letters) that it can do; "" stands for all.
+    """
 
     emit: Callable[..., Any]
+    only: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,25 @@ class View(Lowering):
 
 
 @dataclass(frozen=True)
+class Gather(Lowering):
+    """The result reads any elements: `element(builder, position, operands, result_type, **attributes)`.
+
+    Each of `operands` is called with a position and gives the element there; `.type` is its type.
+    """
+
+    element: Callable[..., Any]
+
+
+@dataclass(frozen=True)
 class Reduce(Lowering):
-    """Folds the elements along `axes`, starting from `initial`: `combine(builder, accumulator, element)`."""
+    """Folds the elements along `axes`, starting from `initial(builder)`: `combine(builder, accumulator, element)`.
+
+    `grouped`: the elements may be grouped anew (sums), and many of them are folded in the widest type.
+    """
 
     initial: Callable[..., Any]
     combine: Callable[..., Any]
+    grouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,10 +66,23 @@ class Contraction(Lowering):
 
 
 @dataclass(frozen=True)
-class Loop(Lowering):
-    """A loop of its own: `emit(builder, operands, result, **attributes)` writes the result's elements."""
+class Scatter(Lowering):
+    """The elements of operand `source` are written, in order, at `place(builder, position, operands, result_type)`.
 
-    emit: Callable[..., Any]
+    They are added to zeros; or, where `start` names an operand, they replace elements of it.
+    """
+
+    place: Callable[..., Any]
+    source: int = 0
+    start: int | None = None
+
+
+@dataclass(frozen=True)
+class Running(Lowering):
+    """Every partial result of folding along `axis`: `combine(builder, accumulator, element)`."""
+
+    initial: Callable[..., Any]
+    combine: Callable[..., Any]
 
 
 class _Host(Lowering):
@@ -60,3 +93,22 @@ class _Host(Lowering):
 
 
 HOST = _Host()
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What may be put in an operation's place without changing one bit of the result.
+
+    `neutral`: for each operand the value that leaves the other one as it is (None: there is none).
+    `plain`: the name of the operation that does the same where one operand is a finite constant other than 0.
+    `merge(inner, outer, operand_type)`: attributes with which one operation does the work of two of its kind
+    in a row; None if it cannot. `nothing(operand_type, **attributes)`: does it change nothing at all?
+    """
+
+    neutral: tuple[float | None, ...] = ()
+    plain: str | None = None
+    merge: Callable[..., Any] | None = None
+    nothing: Callable[..., bool] | None = None
+
+
+NOTHING_EXACT = Exact()

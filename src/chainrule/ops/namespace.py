@@ -8,20 +8,36 @@ from __future__ import annotations
 
 import math
 import types
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..graph import Array
+from ..graph import Array, state
 
 # Above this many float32 elements a sum is accumulated in float64: NumPy adds rows one after the other when
 # the reduced axis is not the last, and 2·10⁷ ones would stop at 16,777,216.
 _EXACT_SUM_FROM = 1 << 16
 
 
-def quiet() -> np.errstate:
-    """Floating-point warnings off: NaN and infinity are values here, and are reported by other means."""
-    return np.errstate(all="ignore")
+class quiet:  # noqa: N801 - used as a context
+    """Context with floating-point warnings off: NaN and infinity are values here, reported by other means.
+
+    Sections nest at no cost, so a composite function pays once for all its operations.
+    """
+
+    __slots__ = ("_errors",)
+
+    def __enter__(self) -> None:
+        self._errors = None if state.quiet else np.errstate(all="ignore")
+        if self._errors is not None:
+            self._errors.__enter__()
+            state.quiet = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._errors is not None:
+            state.quiet = False
+            self._errors.__exit__(None, None, None)
 
 
 def sigmoid(x: Any) -> Any:
@@ -35,7 +51,7 @@ _erf = np.frompyfunc(math.erf, 1, 1)
 
 def erf(x: Any) -> Any:
     """The error function, by the C library (NumPy has none)."""
-    return _erf(x).astype(x.dtype) if isinstance(x, np.ndarray) else math.erf(x)
+    return np.asarray(_erf(x), x.dtype)  # of a 0-d array frompyfunc gives a Python float
 
 
 def add_up(x: Any, axis: Any, keepdims: bool) -> Any:
@@ -52,7 +68,46 @@ def absorb(a: Any, b: Any) -> Any:
     total = np.add.reduce(product, None)
     if total == total:  # noqa: PLR0124
         return product
-    return np.where((a == 0) | (b == 0), np.zeros((), product.dtype), product)
+    rescued = np.isnan(product) & ((a == 0) | (b == 0))
+    if not rescued.any():
+        return product
+    _count_rescues(int(np.count_nonzero(rescued)))
+    return np.where(rescued, np.zeros((), product.dtype), product)
+
+
+class Rescue(NamedTuple):
+    """Gradients that the strong zero has kept from becoming NaN: which operation, on which line, how many."""
+
+    operation: str
+    line: str
+    elements: int
+
+
+_rescues: Counter[tuple[str, str]] = Counter()
+
+
+def _count_rescues(elements: int) -> None:
+    node = state.gradient_of
+    if node is not None:
+        _rescues[node.operation.name, str(node.origin or "")] += elements
+
+
+def rescues(reset: bool = False) -> list[Rescue]:
+    """Where 0 · ∞ or 0 · NaN came up in a backward or forward walk and was taken as 0; most first.
+
+    reset: start counting anew afterwards.
+
+    >>> import chainrule as cr
+    >>> _ = cr.rescues(reset=True)
+    >>> x = cr.tensor(0.0, requires_grad=True)
+    >>> cr.where(x > 0, cr.sqrt(x), 0.0).backward()
+    >>> cr.rescues()[0].operation, x.grad.item()
+    ('sqrt', 0.0)
+    """
+    found = [Rescue(name, line, count) for (name, line), count in _rescues.most_common()]
+    if reset:
+        _rescues.clear()
+    return found
 
 
 def cast(x: Any, dtype: Any) -> Any:
@@ -100,6 +155,26 @@ def power(x: Any, y: Any) -> Any:
     return np.where(y >= 0, np.power(x, np.maximum(y, 0)), np.where(np.abs(x) == 1, sign, 0)).astype(x.dtype)
 
 
+def permute_dims(x: Any, axes: tuple[int, ...]) -> Any:
+    """Axes in another order (the method: NumPy's function costs four times as much)."""
+    return x.transpose(axes)
+
+
+def reshape(x: Any, shape: tuple[int, ...]) -> Any:
+    """The same entries in another shape (the method: NumPy's function costs four times as much)."""
+    return x.reshape(shape)
+
+
+def largest(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """Largest entry along `axes`; NaN if there is one."""
+    return np.maximum.reduce(x, axes, keepdims=keepdims)
+
+
+def smallest(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """Smallest entry along `axes`; NaN if there is one."""
+    return np.minimum.reduce(x, axes, keepdims=keepdims)
+
+
 def pad(x: Any, low: tuple[int, ...], high: tuple[int, ...], interior: tuple[int, ...]) -> Any:
     """Zeros before, after and between the elements of each axis."""
     spread = [max(size + (size - 1) * gap, 0) for size, gap in zip(x.shape, interior)]
@@ -123,6 +198,29 @@ def scatter_add(updates: Any, indices: Any, axis: int, size: int) -> Any:
     return out
 
 
+def _rows(indices: Any) -> tuple[Any, Any]:
+    """Row numbers and indices as matrices (rows, entries)."""
+    flat = indices.reshape(-1, indices.shape[-1])
+    return np.arange(flat.shape[0]).reshape(-1, 1), flat
+
+
+def take_along(x: Any, indices: Any) -> Any:
+    """Entries at `indices` along the last axis, row by row; negative indices count from the end."""
+    if not indices.size:
+        return np.zeros(indices.shape, x.dtype)
+    rows, flat = _rows(indices)
+    return x.reshape(-1, x.shape[-1])[rows, flat].reshape(indices.shape)
+
+
+def scatter_along(updates: Any, indices: Any, size: int) -> Any:
+    """Zeros with `updates` added at `indices` along the last axis, row by row."""
+    out = np.zeros((*updates.shape[:-1], size), updates.dtype)
+    if updates.size:
+        rows, flat = _rows(indices)
+        np.add.at(out.reshape(-1, size), (rows, flat), updates.reshape(flat.shape))
+    return out
+
+
 def put(x: Any, indices: Any, values: Any) -> Any:
     """A copy of the one-dimensional `x` with `values` at `indices`; of repeated indices the last wins."""
     out = x.copy()
@@ -133,8 +231,8 @@ def put(x: Any, indices: Any, values: Any) -> Any:
 _EXTRAS = {
     function.__name__: function
     for function in (
-        sigmoid, erf, add_up, absorb, cast, floor_divide, remainder, shift_left, shift_right, power,
-        pad, take, scatter_add, put,
+        permute_dims, reshape, largest, smallest, sigmoid, erf, add_up, absorb, cast, floor_divide, remainder, shift_left, shift_right, power,
+        pad, take, scatter_add, take_along, scatter_along, put,
     )
 }  # fmt: skip
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from ..errors import ArgumentError, ShapeError
 from ..graph import Type
@@ -12,24 +14,56 @@ from ..graph import Type
 _MOST_ELEMENTS = 1 << 47
 
 
-def check_axis(name: str, axis: int, x: Type) -> int:
+class Shaped(Protocol):
+    """Whatever has a shape: a type, a node, an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+
+
+def whole(name: str, what: str, value: Any) -> int:
+    """The value as a Python integer; raises ArgumentError for bools, floats and everything else."""
+    if type(value) is int:
+        return value
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise ArgumentError(f"{name} needs a whole number as {what}; got {value!r}")
+
+
+def check_axis(name: str, axis: Any, x: Shaped) -> int:
     """The axis counted from the front; raises ShapeError outside −ndim … ndim − 1."""
-    if not isinstance(axis, int) or isinstance(axis, bool):
-        raise ArgumentError(f"{name} needs a whole number as axis; got {axis!r}")
+    axis = whole(name, "axis", axis)
     ndim = len(x.shape)
     if not -ndim <= axis < ndim:
+        if not ndim:
+            raise ShapeError(f"{name} needs an axis, and a single number has none; got axis {axis} for shape ()")
         raise ShapeError(f"{name} needs an axis from {-ndim} to {ndim - 1}; got {axis} for shape {x.shape}")
     return axis % ndim
 
 
-def check_axes(name: str, axis: int | Sequence[int] | None, x: Type) -> tuple[int, ...]:
+def check_axes(name: str, axis: int | Iterable[int] | None, x: Shaped) -> tuple[int, ...]:
     """All axes for None; otherwise the named ones, counted from the front, each at most once."""
     if axis is None:
         return tuple(range(len(x.shape)))
-    axes = tuple(check_axis(name, one, x) for one in (axis if isinstance(axis, list | tuple) else (axis,)))
+    named = tuple(axis) if isinstance(axis, Iterable) else (axis,)
+    axes = tuple([check_axis(name, one, x) for one in named])
     if len(set(axes)) != len(axes):
         raise ShapeError(f"{name} needs different axes; got {axis} for shape {x.shape}")
     return axes
+
+
+def as_shape(name: str, shape: Any) -> tuple[int, ...]:
+    """A shape given by a user, one number or several, as Python integers from 0 that memory can hold."""
+    given = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    sizes = tuple([whole(name, "size", size) for size in given])
+    if any(size < 0 for size in sizes):
+        raise ShapeError(f"{name} needs sizes from 0; got {sizes}")
+    count(sizes)
+    return sizes
 
 
 def count(shape: Sequence[int]) -> int:
@@ -65,11 +99,12 @@ def broadcast_shapes(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _hint(shapes: tuple[tuple[int, ...], ...]) -> str:
     """A fix that works for the shapes at hand."""
-    first, second = shapes[0], shapes[-1]
-    if len(second) == 1 and first and second[0] == first[0]:
+    different = tuple(dict.fromkeys(shapes))
+    first, second = different[0], different[-1]
+    if len(different) == 2 and len(second) == 1 and len(first) == 2 and second[0] == first[0]:
         return f"Did you mean y[:, None], of shape ({second[0]}, 1)?"
-    if len(first) == 1 and second and first[0] == second[0]:
+    if len(different) == 2 and len(first) == 1 and len(second) == 2 and first[0] == second[0]:
         return f"Did you mean x[:, None], of shape ({first[0]}, 1)?"
-    if len(first) == len(second) and first == second[::-1]:
+    if len(different) == 2 and len(first) > 1 and first == second[::-1]:
         return "Did you mean to transpose one of them (.T)?"
     return "Reshape one of them, or add an axis with None"

@@ -6,8 +6,8 @@ Knows nothing of modules, optimizers or compilation.
 
 from __future__ import annotations
 
+import math
 import sys
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -16,24 +16,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import ops
-from ..autodiff import gradients
 from ..dtypes import Dtype, as_dtype
-from ..errors import (
-    DtypeError,
-    GradientError,
-    GraphRetainedWarning,
-    ShapeError,
-    TraceError,
-    at,
-)
-from ..graph import CONSTANT, OPERATIONS, Attributes, Cell, Node, Operation, constant, state
-from . import dispatch
-
-# Graphs from one line that may be alive at the same time before the line is named in a warning.
-RETAINED_GRAPHS_LIMIT = 1000
+from ..errors import ArgumentError, DtypeError, GradientError, ShapeError, TraceError
+from ..graph import CONSTANT, Attributes, Cell, Node, Operation, bump_structure, state
+from . import dispatch, display
+from .operators import Operators
 
 
-class Tensor:
+class Tensor(Operators):
     """An n-dimensional array that remembers how it was computed.
 
     Made by `tensor`, `zeros`, … or as the result of operations. Shapes are tuples of int, dtypes are
@@ -48,7 +38,6 @@ class Tensor:
 
     __slots__ = ("__weakref__", "_cell", "_grad", "_node")
     __array_priority__ = 100
-    __hash__ = object.__hash__
 
     def __init__(self, data: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> None:
         array = dispatch.to_array(data.numpy() if isinstance(data, Tensor) else data, _dtype(dtype))
@@ -93,7 +82,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=object)) if self.shape else 1
+        return math.prod(self.shape)
 
     @property
     def device(self) -> str:
@@ -103,7 +92,7 @@ class Tensor:
     def to_device(self, device: str, /, *, stream: None = None) -> Tensor:
         """This tensor; the only device is "cpu"."""
         if device != "cpu":
-            raise DtypeError(f"the only device is 'cpu'; got {device!r}")
+            raise ArgumentError(f"the only device is 'cpu'; got {device!r}. Leave it out")
         return self
 
     @property
@@ -121,6 +110,7 @@ class Tensor:
         if self._cell is not None:
             _differentiable(self._cell.array)
             self._cell.requires_grad = bool(value)
+            bump_structure()
         elif value and not self.requires_grad:
             self._cell = Cell(_differentiable(self.numpy()), requires_grad=True)
             self._node = None
@@ -145,10 +135,12 @@ class Tensor:
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
+        if value is not None and not isinstance(value, Tensor):
+            raise DtypeError(f"a gradient is a tensor or None; got {type(value).__name__}. Use cr.tensor(…)")
         if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
             raise ShapeError(
                 f"a gradient has its tensor's type, {self.dtype.name}{self.shape}; "
-                f"got {value.dtype.name}{value.shape}"
+                f"got {value.dtype.name}{value.shape}. Reshape it, or use astype"
             )
         if self._cell is None:
             self._grad = value
@@ -196,7 +188,10 @@ class Tensor:
         return float(self.item())
 
     def __int__(self) -> int:
-        return int(self.item())
+        value = self.item()
+        if not math.isfinite(value):
+            raise ArgumentError(f"no whole number stands for {value}; got it from int(tensor). Use isfinite first")
+        return int(value)
 
     def __bool__(self) -> bool:
         if self.size != 1:
@@ -222,7 +217,7 @@ class Tensor:
         return (self[k] for k in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self == value).any())
+        return bool((self == value)._array().any())
 
     # ------------------------------------------------------------------------------- gradients
 
@@ -241,40 +236,7 @@ class Tensor:
         retain_graph: accepted for PyTorch's sake; a graph lives as long as somebody holds it.
         Raises GradientError if this tensor requires no grad, or has several elements and no `gradient`.
         """
-        node = self.node
-        if not node.requires_grad:
-            raise GradientError(
-                f"backward() needs a tensor that depends on one with requires_grad=True; got "
-                f"{node.dtype.name}{node.shape} without. Were the inputs detached, or was this under no_grad?"
-            )
-        as_nodes = create_graph or state.trace is not None
-        seed = self._seed(node, gradient)
-        only = None if inputs is None else {one.node for one in inputs}
-
-        def deposit(reached: Node, g: Any) -> None:
-            if only is None or reached in only:
-                _deposit(reached, g, as_nodes)
-
-        recording, state.grad_enabled = state.grad_enabled, create_graph
-        try:
-            gradients([node], [seed if as_nodes else seed.value], as_nodes=as_nodes, visit=deposit)
-        finally:
-            state.grad_enabled = recording
-        if state.trace is None:
-            _watch(node)
-
-    def _seed(self, node: Node, gradient: Any) -> Node:
-        if gradient is None:
-            if self.size != 1:
-                raise GradientError(
-                    f"backward() needs one number to start from; got shape {self.shape}. Use .sum() or "
-                    ".mean(), or pass gradient= of that shape"
-                )
-            return constant(np.ones(node.shape, node.dtype))
-        given = as_tensor(gradient, node.dtype)
-        if given.shape != node.shape:
-            raise ShapeError(f"gradient= needs the tensor's shape {node.shape}; got {given.shape}")
-        return dispatch.astype(given.node, node.dtype)
+        arrival.backward(self, gradient, create_graph, inputs)
 
     def detach(self) -> Tensor:
         """The same values as a constant: no gradient passes."""
@@ -295,12 +257,18 @@ class Tensor:
             raise ShapeError(f"{name} keeps the shape; got {self.shape} and {result.shape} afterwards")
         node = result.node
         if node.dtype != self.dtype:
-            if node.dtype.kind == "f" and self.dtype.kind != "f":
+            if not np.can_cast(node.dtype, self.dtype, "same_kind"):
                 raise DtypeError(
-                    f"{name} keeps the dtype; got {self.dtype.name} and {node.dtype.name}. Use astype first"
+                    f"{name} keeps the dtype; got {self.dtype.name} and a result of {node.dtype.name}. "
+                    "Use astype first, or write x = x … without it"
                 )
             node = dispatch.astype(node, self.dtype)
         if self._cell is not None:
+            if node.requires_grad and state.grad_enabled:
+                raise GradientError(
+                    f"{name} would cut a gradient: {self._cell.name or 'this tensor'} keeps numbers without "
+                    f"history; got {node.dtype.name}{node.shape} that requires grad. Use .detach()"
+                )
             self._cell.write_node(node)
             return self
         old = self._node
@@ -320,27 +288,43 @@ class Tensor:
 
     def copy_(self, source: Any) -> Tensor:
         """Take over the values of `source` (broadcast to this shape). Leaves that require grad: under no_grad."""
-        given = as_tensor(source, self.dtype)
-        return self._assign("copy_", wrap(dispatch.expand(given.node, self.shape)))
+        given = as_tensor(source)
+        try:
+            node = dispatch.broadcast(given.node, self.shape)
+        except ShapeError:
+            raise ShapeError(f"copy_ needs values that fit {self.shape}; got {given.shape}. Reshape them") from None
+        # An array of its own: a cell shares with nobody, and the source keeps its handle.
+        own = node if node.value is None else ops.positive.record((node,), {}, np.array(node.value))
+        return self._assign("copy_", wrap(own))
 
     # ------------------------------------------------------------------------------- protocols
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        if self.requires_grad:
+        if self.requires_grad and state.grad_enabled:
             raise GradientError(
                 f"NumPy would cut this tensor from its gradient; got {self.dtype.name}{self.shape} that "
                 "requires grad. Use .detach().numpy()"
             )
-        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+        if copy is False:
+            raise ArgumentError("a tensor's memory is not shared; got copy=False from NumPy. Use copy=None")
+        array = self._array().copy()
+        return array if dtype is None else array.astype(dtype, copy=False)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
-        op = OPERATIONS.get(_UFUNCS.get(ufunc.__name__, ufunc.__name__))
-        if method == "__call__" and not keywords:
-            if ufunc.__name__ == "matmul":
-                return as_tensor(inputs[0]) @ as_tensor(inputs[1])
-            if isinstance(op, ops.Elementwise):
-                return elementwise(op, *inputs)
-        return NotImplemented
+        return interchange.apply_ufunc(ufunc, method, inputs, keywords)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        return interchange.to_dlpack(self, max_version, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU, device 0
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         return sys.modules[__name__.partition(".")[0]]  # the whole package, which stands above this room
@@ -350,27 +334,10 @@ class Tensor:
         return wrap(operation.on_nodes(nodes, attributes))  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
-        node = self.node
-        if node.value is None:
-            return f"Traced {node.type} {node.operation.name}{at(node.origin)}"
-        text = np.array2string(node.value, separator=", ", prefix="tensor(", threshold=100, edgeitems=3)
-        notes = "" if node.dtype.name in ("float32", "int64", "bool") else f", dtype={node.dtype.name}"
-        if self._cell is not None and self._cell.requires_grad:
-            notes += ", requires_grad=True"
-        elif node.requires_grad:
-            notes += f", from {node.operation.name}"
-        return f"tensor({text}{notes})"
+        return display.text(self.node, self._cell is not None)
 
     def _repr_html_(self) -> str:
-        value = self.node.value
-        head = f"Tensor {self.node.type}" + (" · requires grad" if self.requires_grad else "")
-        if value is None or not 1 <= value.ndim <= 2 or value.size > 100:
-            return f"<pre>{head}\n{_escape(repr(self))}</pre>"
-        rows = "".join(
-            "<tr>" + "".join(f"<td style='text-align:right'>{number:.6g}</td>" for number in row) + "</tr>"
-            for row in np.atleast_2d(value)
-        )
-        return f"<table><caption>{head}</caption>{rows}</table>"
+        return display.table(self.node, self._cell is not None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self._cell is None and self.requires_grad:
@@ -379,129 +346,16 @@ class Tensor:
         copy._grad = None
         copy._node = None if self._cell is not None else Node(CONSTANT, value=self._array())
         copy._cell = None
+        memo[id(self)] = copy
         if self._cell is not None:
             own = self._cell
-            copy._cell = Cell(own.array, own.requires_grad, own.kind, own.name)
-        memo[id(self)] = copy
+            # A cell owns its array alone, so that whoever updates it need not ask who else reads it.
+            copy._cell = Cell(own.array.copy(), own.requires_grad, own.kind, own.name)
+            copy._cell.grad = None if own.grad is None else own.grad.detach()
         return copy
 
     def __reduce__(self) -> Any:
-        raise DtypeError("tensors are not pickled: pickles run code when loaded. Use cr.save, or .numpy()")
-
-    # ------------------------------------------------------------------------------- operators
-
-    def __add__(self, other: Any) -> Tensor:
-        return elementwise(ops.add, self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return elementwise(ops.add, other, self)
-
-    def __iadd__(self, other: Any) -> Tensor:
-        return self._assign("+=", elementwise(ops.add, self, other))
-
-    def __sub__(self, other: Any) -> Tensor:
-        return elementwise(ops.subtract, self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return elementwise(ops.subtract, other, self)
-
-    def __isub__(self, other: Any) -> Tensor:
-        return self._assign("-=", elementwise(ops.subtract, self, other))
-
-    def __mul__(self, other: Any) -> Tensor:
-        return elementwise(ops.multiply, self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return elementwise(ops.multiply, other, self)
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self._assign("*=", elementwise(ops.multiply, self, other))
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return elementwise(ops.divide, self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return elementwise(ops.divide, other, self)
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self._assign("/=", elementwise(ops.divide, self, other))
-
-    def __floordiv__(self, other: Any) -> Tensor:
-        return elementwise(ops.floor_divide, self, other)
-
-    def __rfloordiv__(self, other: Any) -> Tensor:
-        return elementwise(ops.floor_divide, other, self)
-
-    def __mod__(self, other: Any) -> Tensor:
-        return elementwise(ops.remainder, self, other)
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return elementwise(ops.remainder, other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        if isinstance(other, int | float) and other == 2:
-            return elementwise(ops.square, self)
-        return elementwise(ops.pow_, self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return elementwise(ops.pow_, other, self)
-
-    def __ipow__(self, other: Any) -> Tensor:
-        return self._assign("**=", self**other)
-
-    def __neg__(self) -> Tensor:
-        return elementwise(ops.negative, self)
-
-    def __pos__(self) -> Tensor:
-        return self
-
-    def __abs__(self) -> Tensor:
-        return elementwise(ops.abs_, self)
-
-    def __invert__(self) -> Tensor:
-        return elementwise(ops.bitwise_invert, self)
-
-    def __and__(self, other: Any) -> Tensor:
-        return elementwise(ops.bitwise_and, self, other)
-
-    def __rand__(self, other: Any) -> Tensor:
-        return elementwise(ops.bitwise_and, other, self)
-
-    def __or__(self, other: Any) -> Tensor:
-        return elementwise(ops.bitwise_or, self, other)
-
-    def __ror__(self, other: Any) -> Tensor:
-        return elementwise(ops.bitwise_or, other, self)
-
-    def __xor__(self, other: Any) -> Tensor:
-        return elementwise(ops.bitwise_xor, self, other)
-
-    def __rxor__(self, other: Any) -> Tensor:
-        return elementwise(ops.bitwise_xor, other, self)
-
-    def __lshift__(self, other: Any) -> Tensor:
-        return elementwise(ops.bitwise_left_shift, self, other)
-
-    def __rshift__(self, other: Any) -> Tensor:
-        return elementwise(ops.bitwise_right_shift, self, other)
-
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return elementwise(ops.equal, self, other)
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return elementwise(ops.not_equal, self, other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return elementwise(ops.less, self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return elementwise(ops.less_equal, self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return elementwise(ops.greater, self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return elementwise(ops.greater_equal, self, other)
+        raise ArgumentError("tensors are not pickled: pickles run code when loaded. Use cr.save, or .numpy()")
 
     # Filled by `methods`, from the functions of the same names.
     __matmul__: ClassVar[Callable[..., Tensor]]
@@ -538,18 +392,6 @@ class Tensor:
     var: ClassVar[Callable[..., Tensor]]
 
 
-_UFUNCS = {
-    "absolute": "abs", "fabs": "abs", "power": "pow", "true_divide": "divide", "rint": "round",
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh",
-    "arccosh": "acosh", "arctanh": "atanh", "invert": "bitwise_invert", "mod": "remainder",
-    "left_shift": "bitwise_left_shift", "right_shift": "bitwise_right_shift",
-}  # fmt: skip
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def _dtype(dtype: DTypeLike | None) -> Dtype | None:
     return None if dtype is None else as_dtype(dtype)
 
@@ -574,6 +416,15 @@ def wrap(node: Node) -> Tensor:
     return handle
 
 
+def of_cell(cell: Cell) -> Tensor:
+    """A handle on a cell: it always shows the array that the cell holds."""
+    handle = Tensor.__new__(Tensor)
+    handle._node = None
+    handle._cell = cell
+    handle._grad = None
+    return handle
+
+
 def as_tensor(data: Any, dtype: Dtype | None = None) -> Tensor:
     """The tensor itself, or one made of `data`."""
     return data if isinstance(data, Tensor) else Tensor(data, dtype)
@@ -583,8 +434,10 @@ def as_operand(data: Any) -> Any:
     """A node, or a Python number (which takes the dtype of what stands beside it)."""
     if isinstance(data, Tensor):
         return data.node
-    if isinstance(data, bool | int | float) and not isinstance(data, np.generic):
-        return data
+    if isinstance(data, bool | int | float):
+        return data  # numpy.float64 is a Python float too, and as weak: `x / np.sqrt(2)` keeps float32
+    if isinstance(data, np.floating):
+        return float(data)
     return Node(CONSTANT, value=dispatch.to_array(data))
 
 
@@ -593,48 +446,4 @@ def elementwise(op: ops.Elementwise, *operands: Any) -> Tensor:
     return wrap(dispatch.elementwise(op, [as_operand(operand) for operand in operands]))
 
 
-# ------------------------------------------------------------------------------- gradients arrive here
-
-
-def _deposit(node: Node, g: Any, as_nodes: bool) -> None:
-    """Add a cotangent to the `.grad` of the leaf or of the held tensor that the node belongs to."""
-    if node.cell is not None:
-        if node.cell.requires_grad:
-            _deposit_in_cell(node.cell, g, as_nodes)
-    elif node.holder is not None:
-        handle = node.holder()
-        if handle is not None:
-            arrived = wrap(g) if as_nodes else wrap(Node(CONSTANT, value=np.asarray(g)))
-            handle._grad = arrived if handle._grad is None else handle._grad + arrived
-
-
-def _deposit_in_cell(cell: Cell, g: Any, as_nodes: bool) -> None:
-    if state.trace is not None:
-        present = state.trace.read_grad(cell)
-        state.trace.write_grad(cell, g if present is None else ops.add(present, g))
-        return
-    if not as_nodes and (cell.grad is None or not cell.grad.requires_grad):
-        value = g if cell.grad is None else cell.grad._array() + g
-        cell.grad = wrap(Node(CONSTANT, value=np.asarray(value)))
-        return
-    arrived = wrap(g if as_nodes else constant(g))
-    cell.grad = arrived if cell.grad is None else cell.grad + arrived
-
-
-_retained: dict[tuple[int, int], weakref.WeakSet[Node]] = {}
-
-
-def _watch(root: Node) -> None:
-    """Warn once per line when many graphs that started there are kept alive."""
-    if root.origin is None:
-        return
-    alive = _retained.setdefault((id(root.origin.code), root.origin.lasti), weakref.WeakSet())
-    alive.add(root)
-    if len(alive) == RETAINED_GRAPHS_LIMIT:
-        warnings.warn_explicit(
-            f"{RETAINED_GRAPHS_LIMIT} results of this line are still held together with the graphs that made "
-            f"them, so memory grows{at(root.origin)}. Keep loss.item() or loss.detach() instead",
-            GraphRetainedWarning,
-            root.origin.file,
-            root.origin.line,
-        )
+from . import arrival, interchange  # noqa: E402 - they need Tensor, which is complete here

@@ -5,6 +5,7 @@ Knows nodes and operations; knows nothing of the Tensor class.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..dtypes import (
     promote_scalar,
 )
 from ..errors import DtypeError
-from ..graph import CONSTANT, Node, Type, constant, state
+from ..graph import CONSTANT, NO_ATTRIBUTES, Node, Type, constant, state
 from ..ops.shapes import broadcast_shapes
 
 Number = bool | int | float
@@ -71,7 +72,7 @@ def astype(node: Node, dtype: Dtype) -> Node:
     return node if node.dtype == dtype else ops.cast.node((node,), {"dtype": dtype})
 
 
-def common_dtype(name: str, operands: list[Any]) -> Dtype:
+def common_dtype(name: str, operands: Sequence[Any]) -> Dtype:
     """The dtype that nodes and Python numbers meet in; numbers are weak."""
     dtype: Dtype | None = None
     for operand in operands:
@@ -98,18 +99,39 @@ def accepted(op: ops.Elementwise, dtype: Dtype) -> Dtype:
     return dtype
 
 
-def elementwise(op: ops.Elementwise, operands: list[Any]) -> Node:
+def elementwise(op: ops.Elementwise, operands: Sequence[Any]) -> Node:
     """Apply to nodes and Python numbers: promote, then broadcast, then one node."""
-    first = operands[0]
-    dtype = first.dtype if isinstance(first, Node) else None
-    if dtype is None or any(not isinstance(other, Node) or other.dtype != dtype for other in operands[1:]):
-        dtype = common_dtype(op.name, operands)
-    dtype = accepted(op, dtype)
-    nodes = [
-        astype(operand, dtype) if isinstance(operand, Node) else constant(_checked(op, operand, dtype), dtype)
-        for operand in operands
-    ]
-    return broadcast_node(op, nodes)
+    if len(operands) == 2 and op.accepts != "bits":
+        # The common case, two arrays of one float type and shape, kept free of loops: it is on every path.
+        x, y = operands
+        if isinstance(x, Node) and isinstance(y, Node):
+            a, b = x._value, y._value
+            if type(a) is np.ndarray and type(b) is np.ndarray and a.dtype.kind == "f" and a.dtype == b.dtype:
+                return op.node((x, y), NO_ATTRIBUTES) if a.shape == b.shape else broadcast_node(op, (x, y))
+    dtype: Dtype | None = None
+    for operand in operands:
+        if isinstance(operand, Node):
+            if dtype is None:
+                dtype = operand.dtype
+            elif operand.dtype != dtype:
+                break
+        elif type(operand) is not float or dtype is None or dtype.kind != "f":
+            break
+    else:
+        if dtype is not None and dtype.kind == "f" and op.accepts != "bits":
+            return broadcast_node(op, tuple([_weak(one, dtype) for one in operands]))
+    dtype = accepted(op, common_dtype(op.name, operands))
+    return broadcast_node(
+        op,
+        tuple(
+            astype(one, dtype) if isinstance(one, Node) else constant(_checked(op, one, dtype), dtype)
+            for one in operands
+        ),
+    )
+
+
+def _weak(operand: Any, dtype: Dtype) -> Node:
+    return operand if isinstance(operand, Node) else constant(operand, dtype)
 
 
 def _checked(op: ops.Op, value: Number, dtype: Dtype) -> Number:
@@ -122,27 +144,36 @@ def _checked(op: ops.Op, value: Number, dtype: Dtype) -> Number:
     return value
 
 
-def broadcast_node(op: ops.Op, nodes: list[Node]) -> Node:
+def broadcast_node(op: ops.Op, nodes: tuple[Node, ...]) -> Node:
     """Apply an elementwise operation to nodes of one dtype, with the broadcasts written into the graph.
 
     NumPy broadcasts by itself, so the expanded arrays are only made if somebody looks at them.
     """
     shape = nodes[0].shape
-    if all(node.shape == shape for node in nodes[1:]):
-        return op.node(tuple(nodes), {})
-    shape = broadcast_shapes(op.name, *(node.shape for node in nodes))
-    values = [node.value for node in nodes]
-    if any(value is None for value in values):
-        return op.node(tuple(expand(node, shape) for node in nodes), {})
-    value = op.run(values, {})
-    if state.grad_enabled and any(node.requires_grad for node in nodes):
-        return op.record(tuple(expand(node, shape) for node in nodes), {}, value)
-    return op.record((), {}, value)
+    for node in nodes:
+        if node.shape != shape:
+            break
+    else:
+        return op.node(nodes, NO_ATTRIBUTES)
+    values = []
+    for node in nodes:
+        value = node.value
+        if value is None:
+            shape = broadcast_shapes(op.name, *(node.shape for node in nodes))
+            return op.node(tuple(expand(node, shape) for node in nodes), NO_ATTRIBUTES)
+        values.append(value)
+    result = op.run(values, NO_ATTRIBUTES)
+    if state.grad_enabled:
+        for node in nodes:
+            if node.requires_grad:
+                expanded = tuple([expand(one, result.shape) for one in nodes])
+                return op.record(expanded, NO_ATTRIBUTES, result)
+    return op.record((), NO_ATTRIBUTES, result)
 
 
 def expand(node: Node, shape: tuple[int, ...]) -> Node:
     """An explicit broadcast to `shape`; 0-d constants may stay as they are beside any shape."""
-    if node.shape == shape or (node.operation is CONSTANT and not node.shape):
+    if node.shape == shape or (node.operation is CONSTANT and not node.shape and not node.requires_grad):
         return node
     if node._value is None:
         return ops.broadcast_to.node((node,), {"shape": shape})
@@ -150,3 +181,8 @@ def expand(node: Node, shape: tuple[int, ...]) -> Node:
     return Node(
         ops.broadcast_to, (node,), {"shape": shape}, None, (Type(shape, node.dtype),), requires_grad=recorded
     )
+
+
+def broadcast(node: Node, shape: tuple[int, ...]) -> Node:
+    """The node copied to `shape`; the node itself if it has it already."""
+    return node if node.shape == shape else ops.broadcast_to.node((node,), {"shape": shape})

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import builtins
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import ops
+from ..dtypes import DEFAULT_INTEGER
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..graph import Type, scope
 from ..ops.shapes import broadcast_shapes as _broadcast_shapes
-from ..ops.shapes import check_axes, check_axis
+from ..ops.shapes import as_shape, check_axes, check_axis, count, whole
 from . import dispatch
 from .core import Tensor, as_tensor, wrap
 
@@ -28,22 +30,22 @@ def reshape(x: Any, /, shape: int | tuple[int, ...], *, copy: bool | None = None
     (2, 3)
     """
     source = as_tensor(x)
-    wish = (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
-    if wish.count(-1) == 1:
+    given = (shape,) if isinstance(shape, int) else tuple(shape)
+    wish = tuple([whole("reshape", "size", size) for size in given])
+    if -1 in wish:
         known = math.prod(size for size in wish if size != -1)
-        if known == 0 or source.size % known:
+        if wish.count(-1) > 1 or known <= 0 or source.size % known:
             raise ShapeError(
-                f"reshape cannot work out -1 in {wish}; got {source.shape}, {source.size} entries"
+                f"reshape cannot work out -1 in {wish}; got {source.shape}, {source.size} entries. "
+                "Write the sizes out"
             )
-        wish = tuple(source.size // known if size == -1 else size for size in wish)
-    if wish == source.shape:
-        return source
-    return wrap(ops.reshape.node((source.node,), {"shape": wish})) if _fits(source, wish) else source
+        wish = tuple([source.size // known if size == -1 else size for size in wish])
+    return source.clone() if wish == source.shape else reshaped(source, wish)
 
 
-def _fits(x: Tensor, shape: tuple[int, ...]) -> bool:
-    ops.reshape.types(x.node.type, shape=shape)
-    return True
+def reshaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`x` in another shape; the same handle if it has it already, so for values that no user holds."""
+    return x if x.shape == shape else wrap(ops.reshape.node((x.node,), {"shape": shape}))
 
 
 def permute_dims(x: Any, /, axes: tuple[int, ...]) -> Tensor:
@@ -54,8 +56,9 @@ def permute_dims(x: Any, /, axes: tuple[int, ...]) -> Tensor:
     (3, 2)
     """
     source = as_tensor(x)
-    order = check_axes("permute_dims", tuple(axes), source.node.type)
-    ops.permute_dims.types(source.node.type, axes=order)
+    order = check_axes("permute_dims", axes, source)
+    if len(order) != source.ndim:
+        raise ShapeError(f"permute_dims needs each axis of {source.shape} once; got axes {tuple(axes)}")
     return wrap(ops.permute_dims.node((source.node,), {"axes": order}))
 
 
@@ -69,7 +72,7 @@ def matrix_transpose(x: Any, /) -> Tensor:
     source = as_tensor(x)
     if source.ndim < 2:
         raise ShapeError(f"matrix_transpose needs at least two axes; got shape {source.shape}")
-    return permute_dims(source, (*range(source.ndim - 2), source.ndim - 1, source.ndim - 2))
+    return wrap(ops.transposed(source.node))
 
 
 def moveaxis(x: Any, source: Axes, destination: Axes, /) -> Tensor:
@@ -80,14 +83,22 @@ def moveaxis(x: Any, source: Axes, destination: Axes, /) -> Tensor:
     (3, 4, 2)
     """
     given = as_tensor(x)
-    start = check_axes("moveaxis", source, given.node.type)
-    end = check_axes("moveaxis", destination, given.node.type)
+    result = moved(given, source, destination)
+    return given.clone() if result is given else result
+
+
+def moved(x: Tensor, source: Axes, destination: Axes) -> Tensor:
+    """`moveaxis`; the same handle if nothing moves, so for values that no user holds."""
+    start = check_axes("moveaxis", source, x)
+    end = check_axes("moveaxis", destination, x)
+    if start == end:
+        return x
     if len(start) != len(end):
         raise ShapeError(f"moveaxis needs as many places as axes; got {source} and {destination}")
-    order = [axis for axis in range(given.ndim) if axis not in start]
+    order = [axis for axis in range(x.ndim) if axis not in start]
     for place, axis in sorted(zip(end, start)):
         order.insert(place, axis)
-    return given if order == list(range(given.ndim)) else permute_dims(given, tuple(order))
+    return wrap(ops.permute_dims.node((x.node,), {"axes": tuple(order)}))
 
 
 def expand_dims(x: Any, /, *, axis: int | tuple[int, ...] = 0) -> Tensor:
@@ -98,7 +109,7 @@ def expand_dims(x: Any, /, *, axis: int | tuple[int, ...] = 0) -> Tensor:
     (3, 1)
     """
     source = as_tensor(x)
-    places = (axis,) if isinstance(axis, int) else tuple(axis)
+    places = tuple(axis) if isinstance(axis, Iterable) else (axis,)
     ndim = source.ndim + len(places)
     where = check_axes("expand_dims", places, Type((1,) * ndim, source.dtype))
     rest = iter(source.shape)
@@ -115,8 +126,8 @@ def squeeze(x: Any, /, axis: Axes | None = None) -> Tensor:
     source = as_tensor(x)
     if axis is None:
         return reshape(source, tuple(size for size in source.shape if size != 1))
-    gone = check_axes("squeeze", axis, source.node.type)
-    if builtins.any(source.shape[k] != 1 for k in gone):
+    gone = check_axes("squeeze", axis, source)
+    if any(source.shape[k] != 1 for k in gone):
         raise ShapeError(f"squeeze removes axes of size 1; got axes {gone} of shape {source.shape}")
     return reshape(source, tuple(size for k, size in enumerate(source.shape) if k not in gone))
 
@@ -131,8 +142,10 @@ def flatten(x: Any, /, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     source = as_tensor(x)
     if source.ndim == 0:
         return reshape(source, (1,))
-    first = check_axis("flatten", start_dim, source.node.type)
-    last = check_axis("flatten", end_dim, source.node.type)
+    first = check_axis("flatten", start_dim, source)
+    last = check_axis("flatten", end_dim, source)
+    if last < first:
+        raise ShapeError(f"flatten needs start_dim up to end_dim; got {start_dim} and {end_dim}")
     folded = math.prod(source.shape[first : last + 1])
     return reshape(source, (*source.shape[:first], folded, *source.shape[last + 1 :]))
 
@@ -145,7 +158,7 @@ def broadcast_to(x: Any, /, shape: tuple[int, ...]) -> Tensor:
     (2, 3)
     """
     source = as_tensor(x)
-    target = (shape,) if isinstance(shape, int) else tuple(shape)
+    target = as_shape("broadcast_to", shape)
     ops.broadcast_to.types(source.node.type, shape=target)
     return wrap(ops.broadcast_to.node((source.node,), {"shape": target}))
 
@@ -169,7 +182,7 @@ def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     >>> cr.broadcast_shapes((3,), (2, 1))
     (2, 3)
     """
-    return _broadcast_shapes("broadcast_shapes", *shapes)
+    return _broadcast_shapes("broadcast_shapes", *(as_shape("broadcast_shapes", one) for one in shapes))
 
 
 def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
@@ -183,8 +196,8 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
     if not given:
         raise ArgumentError("concat needs at least one array; got none")
     if axis is None:
-        given = [reshape(one, (-1,)) for one in given]
-    along = check_axis("concat", 0 if axis is None else axis, given[0].node.type)
+        given = [reshaped(one, (one.size,)) for one in given]
+    along = check_axis("concat", 0 if axis is None else axis, given[0])
     dtype = dispatch.common_dtype("concat", [one.node for one in given])
     nodes = tuple(dispatch.astype(one.node, dtype) for one in given)
     ops.concat.types(*(node.type for node in nodes), axis=along)
@@ -198,7 +211,13 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     >>> cr.stack([cr.zeros(3), cr.ones(3)]).shape
     (2, 3)
     """
-    return concat([expand_dims(one, axis=axis) for one in arrays], axis=axis)
+    given = [as_tensor(one) for one in arrays]
+    if not given:
+        raise ArgumentError("stack needs at least one array; got none")
+    if len({one.shape for one in given}) > 1:
+        shown = " and ".join(map(str, dict.fromkeys(one.shape for one in given)))
+        raise ShapeError(f"stack needs arrays of one shape; got {shown}. Use concat, or pad them")
+    return concat([expand_dims(one, axis=axis) for one in given], axis=axis)
 
 
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
@@ -208,7 +227,7 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     >>> len(cr.unstack(cr.zeros((2, 3))))
     2
     """
-    source = moveaxis(x, axis, 0)
+    source = moved(as_tensor(x), axis, 0)
     return tuple(source[k] for k in range(source.shape[0]))
 
 
@@ -220,7 +239,7 @@ def flip(x: Any, /, *, axis: Axes | None = None) -> Tensor:
     [2, 1, 0]
     """
     source = as_tensor(x)
-    return wrap(ops.flip.node((source.node,), {"axes": check_axes("flip", axis, source.node.type)}))
+    return wrap(ops.flip.node((source.node,), {"axes": check_axes("flip", axis, source)}))
 
 
 def roll(x: Any, /, shift: int | tuple[int, ...], *, axis: Axes | None = None) -> Tensor:
@@ -232,21 +251,21 @@ def roll(x: Any, /, shift: int | tuple[int, ...], *, axis: Axes | None = None) -
     """
     source = as_tensor(x)
     if axis is None:
-        return reshape(roll(reshape(source, (-1,)), shift, axis=0), source.shape)
-    axes = check_axes("roll", axis, source.node.type)
-    shifts = (shift,) * len(axes) if isinstance(shift, int) else tuple(shift)
+        return reshaped(roll(reshaped(source, (source.size,)), shift, axis=0), source.shape)
+    axes = tuple([check_axis("roll", one, source) for one in (axis if isinstance(axis, Iterable) else (axis,))])
+    shifts = tuple(shift) if isinstance(shift, Iterable) else (shift,) * len(axes)
     if len(shifts) != len(axes):
         raise ArgumentError(f"roll needs one shift for each axis; got {shift} and {axis}")
     result = source
     for one, along in zip(shifts, axes):
         size = result.shape[along]
-        cut = -one % size if size else 0
+        cut = -whole("roll", "shift", one) % size if size else 0
         if cut:
             before = (slice(None),) * along
             result = concat(
                 [result[(*before, slice(cut, None))], result[(*before, slice(None, cut))]], axis=along
             )
-    return result
+    return result.clone() if result is source else result
 
 
 def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
@@ -256,11 +275,20 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     >>> cr.repeat(cr.arange(2), 2).tolist()
     [0, 0, 1, 1]
     """
-    source = reshape(x, (-1,)) if axis is None else as_tensor(x)
-    along = check_axis("repeat", 0 if axis is None else axis, source.node.type)
-    times = as_tensor(repeats)._array()
-    places = ops.NUMPY.repeat(ops.NUMPY.arange(source.shape[along]), times)
-    return take(source, places, axis=along)
+    source = as_tensor(x)
+    if axis is None:
+        source = reshaped(source, (source.size,))
+    along = check_axis("repeat", 0 if axis is None else axis, source)
+    size = source.shape[along]
+    times = as_indices("repeat", repeats)._array()
+    if times.shape not in ((), (1,), (size,)) or (times < 0).any():
+        raise ShapeError(
+            f"repeat needs one count from 0, or {size} of them for axis {along}; got {repeats!r} for shape "
+            f"{source.shape}"
+        )
+    total = int(times.sum()) if times.shape == (size,) else size * int(times.reshape(()))
+    count((*source.shape[:along], total, *source.shape[along + 1 :]))
+    return take(source, np.repeat(np.arange(size), times), axis=along)
 
 
 def tile(x: Any, repetitions: tuple[int, ...], /) -> Tensor:
@@ -271,14 +299,17 @@ def tile(x: Any, repetitions: tuple[int, ...], /) -> Tensor:
     [0, 1, 0, 1]
     """
     source = as_tensor(x)
-    times = (1,) * (source.ndim - len(repetitions)) + tuple(repetitions)
-    source = reshape(source, (1,) * (len(times) - source.ndim) + source.shape)
+    given = as_shape("tile", repetitions)
+    times = (1,) * (source.ndim - len(given)) + given
+    result = reshaped(source, (1,) * (len(times) - source.ndim) + source.shape)
+    count([size * number for size, number in zip(result.shape, times)])
     with scope("tile", "function"):
-        for axis, count in enumerate(times):
-            source = (
-                concat([source] * count, axis=axis) if count else source[(slice(None),) * axis + (slice(0),)]
-            )
-    return source
+        for axis, number in enumerate(times):
+            if number == 0:
+                result = result[(slice(None),) * axis + (slice(0),)]
+            elif number > 1:
+                result = concat([result] * number, axis=axis)
+    return result.clone() if result is source else result
 
 
 def pad(x: Any, /, widths: Sequence[tuple[int, int]]) -> Tensor:
@@ -289,9 +320,11 @@ def pad(x: Any, /, widths: Sequence[tuple[int, int]]) -> Tensor:
     tensor([0., 1., 0., 0.])
     """
     source = as_tensor(x)
-    if len(widths) != source.ndim or builtins.any(a < 0 or b < 0 for a, b in widths):
+    pairs = [tuple(pair) if isinstance(pair, Iterable) else () for pair in widths]
+    if len(pairs) != source.ndim or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise ShapeError(f"pad needs (before, after) from 0 for each axis of {source.shape}; got {widths}")
-    low, high = tuple(a for a, _ in widths), tuple(b for _, b in widths)
+    low, high = (tuple([whole("pad", "width", pair[side]) for pair in pairs]) for side in (0, 1))
+    count([a + size + b for a, size, b in zip(low, source.shape, high)])
     attributes = {"low": low, "high": high, "interior": (0,) * source.ndim}
     return wrap(ops.pad.node((source.node,), attributes))
 
@@ -303,10 +336,18 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
     >>> cr.take(cr.tensor([1.0, 2.0]), cr.tensor([1, 1]), axis=0)
     tensor([2., 2.])
     """
-    source, chosen = as_tensor(x), as_tensor(indices)
+    source, chosen = as_tensor(x), as_indices("take", indices)
     if axis is None and source.ndim != 1:
         raise ShapeError(f"take needs axis= unless x is a vector; got shape {source.shape}")
-    along = check_axis("take", 0 if axis is None else axis, source.node.type)
-    if chosen.dtype.kind not in "iu":
-        raise DtypeError(f"take needs whole numbers as indices; got {chosen.dtype.name}. Use astype(int64)")
+    along = check_axis("take", 0 if axis is None else axis, source)
     return wrap(ops.take.node((source.node, chosen.node), {"axis": along}))
+
+
+def as_indices(name: str, indices: Any) -> Tensor:
+    """A tensor of whole numbers; an empty list counts as one. Raises DtypeError for other dtypes."""
+    if isinstance(indices, list | tuple) and not indices:
+        return Tensor(indices, DEFAULT_INTEGER)
+    chosen = as_tensor(indices)
+    if chosen.dtype.kind not in "iu":
+        raise DtypeError(f"{name} needs whole numbers as indices; got {chosen.dtype.name}. Use astype(int64)")
+    return chosen

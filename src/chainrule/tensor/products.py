@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import ops
+from ..dtypes import DEFAULT_INTEGER, bool_
 from ..errors import ShapeError
-from ..graph import Node
-from ..ops.shapes import broadcast_shapes, check_axes
+from ..graph import Node, scope
+from ..ops.shapes import broadcast_shapes, check_axes, check_axis
 from . import dispatch
 from .core import Tensor, as_tensor, wrap
-from .manipulation import matrix_transpose, permute_dims, reshape
+from .manipulation import matrix_transpose, permute_dims, reshaped
 
 
 def matmul(x: Any, y: Any, /) -> Tensor:
@@ -26,27 +27,30 @@ def matmul(x: Any, y: Any, /) -> Tensor:
     (2, 4)
     """
     left, right = as_tensor(x), as_tensor(y)
-    if left.ndim == 2 and right.ndim == 2 and left.dtype == right.dtype:
+    if left.ndim == 2 and right.ndim == 2 and left.dtype == right.dtype and left.dtype.kind == "f":
         return _product(left.node, right.node)
     if not left.ndim or not right.ndim:
         raise ShapeError(
             f"matmul needs at least one axis on each side; got {left.shape} and {right.shape}. Use *"
         )
     dtype = dispatch.common_dtype("matmul", [left.node, right.node])
+    dtype = DEFAULT_INTEGER if dtype == bool_ else dtype
     a, b = dispatch.astype(left.node, dtype), dispatch.astype(right.node, dtype)
     row, column = left.ndim == 1, right.ndim == 1
-    if left.shape[-1] != right.shape[0 if column else -2]:
-        ops.matmul.types(a.type, b.type)
+    if (row or column) and left.shape[-1] != right.shape[0 if column else -2]:
+        fix = "Did you mean y @ x?" if right.shape[-1] == left.shape[0] else "Reshape or transpose one of them"
         raise ShapeError(
-            f"matmul needs x.shape[-1] == y.shape[{0 if column else -2}]; got {left.shape} and {right.shape}"
+            f"matmul needs x.shape[-1] == y.shape[{0 if column else -2}]; got {left.shape} and {right.shape}. {fix}"
         )
     a = _reshaped(a, (1, *a.shape)) if row else a
     b = _reshaped(b, (*b.shape, 1)) if column else b
-    batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2])
-    a, b = (_broadcast(node, (*batch, *node.shape[-2:])) for node in (a, b))
+    if a.shape[-1] != b.shape[-2]:
+        ops.matmul.types(a.type, b.type)
+    batch = broadcast_shapes("matmul, for the axes before the last two,", a.shape[:-2], b.shape[:-2])
+    a, b = (dispatch.broadcast(node, (*batch, *node.shape[-2:])) for node in (a, b))
     result = _product(a, b)
     shape = (*batch, *(() if row else (a.shape[-2],)), *(() if column else (b.shape[-1],)))
-    return reshape(result, shape)
+    return reshaped(result, shape)
 
 
 def _product(a: Node, b: Node) -> Tensor:
@@ -56,11 +60,8 @@ def _product(a: Node, b: Node) -> Tensor:
 
 
 def _reshaped(node: Node, shape: tuple[int, ...]) -> Node:
-    return ops.reshape.node((node,), {"shape": shape})
-
-
-def _broadcast(node: Node, shape: tuple[int, ...]) -> Node:
-    return node if node.shape == shape else ops.broadcast_to.node((node,), {"shape": shape})
+    result: Node = ops.reshape.node((node,), {"shape": shape})
+    return result
 
 
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Tensor:
@@ -70,8 +71,15 @@ def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Tensor:
     >>> cr.vecdot(cr.tensor([1.0, 2.0]), cr.tensor([3.0, 4.0]))
     tensor(11.)
     """
-    product = as_tensor(x) * as_tensor(y)
-    axes = check_axes("vecdot", axis, product.node.type)
+    left, right = as_tensor(x), as_tensor(y)
+    along = check_axis("vecdot", axis, left) - left.ndim
+    if check_axis("vecdot", axis, right) - right.ndim != along or left.shape[along] != right.shape[along]:
+        raise ShapeError(
+            f"vecdot needs vectors of one length along axis {axis}; got {left.shape} and {right.shape}. "
+            "Count the axis from the end"
+        )
+    product = left * right
+    axes = check_axes("vecdot", along, product)
     return wrap(ops.sum_.node((product.node,), {"axes": axes, "keepdims": False}))
 
 
@@ -83,7 +91,9 @@ def outer(x: Any, y: Any, /) -> Tensor:
     [[3.0], [6.0]]
     """
     left, right = as_tensor(x), as_tensor(y)
-    return reshape(left, (left.size, 1)) * reshape(right, (1, right.size))
+    if left.ndim != 1 or right.ndim != 1:
+        raise ShapeError(f"outer needs two vectors; got {left.shape} and {right.shape}. Use [:, None] and *")
+    return reshaped(left, (left.size, 1)) * reshaped(right, (1, right.size))
 
 
 def tensordot(x: Any, y: Any, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Tensor:
@@ -97,27 +107,29 @@ def tensordot(x: Any, y: Any, /, *, axes: int | tuple[Sequence[int], Sequence[in
     if isinstance(axes, int):
         if not 0 <= axes <= min(left.ndim, right.ndim):
             raise ShapeError(
-                f"tensordot over {axes} axes needs as many on each side; got {left.shape}, {right.shape}"
+                f"tensordot over {axes} axes needs as many on each side; got {left.shape} and {right.shape}. "
+                "Give a smaller number, or two lists of axes"
             )
         over_left: tuple[int, ...] = tuple(range(left.ndim - axes, left.ndim))
         over_right: tuple[int, ...] = tuple(range(axes))
     else:
-        over_left = check_axes("tensordot", tuple(axes[0]), left.node.type)
-        over_right = check_axes("tensordot", tuple(axes[1]), right.node.type)
+        over_left = check_axes("tensordot", axes[0], left)
+        over_right = check_axes("tensordot", axes[1], right)
     sizes = [left.shape[k] for k in over_left]
     if sizes != [right.shape[k] for k in over_right]:
         raise ShapeError(
             f"tensordot needs the paired axes to be equal; got {left.shape} over {over_left} and "
-            f"{right.shape} over {over_right}"
+            f"{right.shape} over {over_right}. Name the axes that belong together"
         )
     free_left = [k for k in range(left.ndim) if k not in over_left]
     free_right = [k for k in range(right.ndim) if k not in over_right]
     total = math.prod(sizes)
     rows = [left.shape[k] for k in free_left]
     columns = [right.shape[k] for k in free_right]
-    a = reshape(permute_dims(left, (*free_left, *over_left)), (math.prod(rows), total))
-    b = reshape(permute_dims(right, (*over_right, *free_right)), (total, math.prod(columns)))
-    return reshape(matmul(a, b), (*rows, *columns))
+    with scope("tensordot", "function"):
+        a = reshaped(permute_dims(left, (*free_left, *over_left)), (math.prod(rows), total))
+        b = reshaped(permute_dims(right, (*over_right, *free_right)), (total, math.prod(columns)))
+        return reshaped(matmul(a, b), (*rows, *columns))
 
 
 __all__ = ["matmul", "matrix_transpose", "outer", "tensordot", "vecdot"]

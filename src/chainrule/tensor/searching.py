@@ -5,26 +5,26 @@ What depends on values in its shape (`nonzero`, `unique_*`) needs numbers, so it
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import ops
-from ..dtypes import DEFAULT_INTEGER, bool_
-from ..errors import ArgumentError, BoundsError, DtypeError, ShapeError
+from ..dtypes import bool_, promote
+from ..errors import ArgumentError, ShapeError
 from ..graph import CONSTANT, Node
-from ..ops.shapes import check_axis
+from ..ops.shapes import broadcast_shapes, check_axis
 from . import dispatch
 from .core import Tensor, as_tensor, wrap
-from .manipulation import expand_dims, moveaxis, reshape, take
+from .manipulation import as_indices, expand_dims, moved, reshaped, take
 
 
 def _position(op: ops.Discrete, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     source = as_tensor(x)
     if axis is None:
-        found = wrap(op.node((reshape(source, (-1,)).node,), {"axis": 0}))
-        return reshape(found, (1,) * source.ndim) if keepdims else found
-    along = check_axis(op.name, axis, source.node.type)
+        found = wrap(op.node((reshaped(source, (source.size,)).node,), {"axis": 0}))
+        return reshaped(found, (1,) * source.ndim) if keepdims else found
+    along = check_axis(op.name, axis, source)
     found = wrap(op.node((source.node,), {"axis": along}))
     return expand_dims(found, axis=along) if keepdims else found
 
@@ -57,7 +57,7 @@ def argsort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool
     [1, 0]
     """
     source = as_tensor(x)
-    along = check_axis("argsort", axis, source.node.type)
+    along = check_axis("argsort", axis, source)
     return wrap(ops.argsort.node((source.node,), {"axis": along, "descending": descending}))
 
 
@@ -79,44 +79,20 @@ def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
     >>> cr.take_along_axis(cr.tensor([[1.0, 2.0]]), cr.tensor([[1]]), axis=1)
     tensor([[2.]])
     """
-    source, chosen = as_tensor(x), as_tensor(indices)
-    along = check_axis("take_along_axis", axis, source.node.type)
-    if chosen.dtype.kind not in "iu":
-        raise DtypeError(f"take_along_axis needs whole numbers as indices; got {chosen.dtype.name}")
+    source, chosen = as_tensor(x), as_indices("take_along_axis", indices)
+    along = check_axis("take_along_axis", axis, source)
     if chosen.ndim != source.ndim:
         raise ShapeError(
-            f"take_along_axis needs indices with {source.ndim} axes; got {chosen.shape} for {source.shape}"
+            f"take_along_axis needs indices with {source.ndim} axes; got {chosen.shape} for {source.shape}. "
+            "Add axes with None, or use take"
         )
-    moved = moveaxis(source, along, -1)
-    picked = moveaxis(chosen, along, -1)
-    rows = int(np.prod(moved.shape[:-1], dtype=int))
-    size = moved.shape[-1]
-    shape = (*moved.shape[:-1], picked.shape[-1])
-    picked = wrap(dispatch.expand(picked.node, shape))
-    flat = rows_take(reshape(moved, (rows, size)), reshape(picked, (rows, shape[-1])))
-    return moveaxis(reshape(flat, shape), -1, along)
-
-
-def rows_take(x: Tensor, indices: Tensor) -> Tensor:
-    """x[row, indices[row, k]] of matrices (rows, size) and (rows, k), as one flat `take`."""
-    rows, size = x.shape
-    bounded = _bounded(indices, size)
-    start = wrap(Node(CONSTANT, value=np.arange(rows, dtype=np.int64).reshape(rows, 1) * size))
-    return take(reshape(x, (-1,)), bounded + start, axis=0)
-
-
-def _bounded(indices: Tensor, size: int) -> Tensor:
-    """Indices as int64 from 0, checked where they are known (a flat index would slip into the next row)."""
-    whole = dispatch.astype(indices.node, DEFAULT_INTEGER)
-    if whole.value is None:
-        return wrap(whole)
-    low, high = (whole.value.min(), whole.value.max()) if whole.value.size else (0, 0)
-    if low < -size or high >= size:
-        raise BoundsError(
-            f"an index along an axis of {size} must be from {-size} to {size - 1}; got {low} to {high}. "
-            "Check the labels or tokens against the number of classes"
-        )
-    return wrap(whole) if low >= 0 else wrap(Node(CONSTANT, value=whole.value % size))
+    entries, picked = moved(source, along, -1), moved(chosen, along, -1)
+    rows = broadcast_shapes("take_along_axis", entries.shape[:-1], picked.shape[:-1])
+    nodes = (
+        dispatch.broadcast(entries.node, (*rows, entries.shape[-1])),
+        dispatch.broadcast(picked.node, (*rows, picked.shape[-1])),
+    )
+    return moved(wrap(ops.take_along.node(nodes, {})), -1, along)
 
 
 def nonzero(x: Any, /) -> tuple[Tensor, ...]:
@@ -126,11 +102,22 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     >>> cr.nonzero(cr.tensor([0.0, 5.0]))[0].tolist()
     [1]
     """
-    return tuple(wrap(Node(CONSTANT, value=one)) for one in np.nonzero(as_tensor(x)._array()))
+    source = as_tensor(x)
+    if not source.ndim:
+        raise ShapeError("nonzero needs at least one axis; got a tensor of shape (). Compare with 0 instead")
+    return tuple(_constant(one) for one in np.nonzero(source._array()))
+
+
+def _constant(array: Any) -> Tensor:
+    """A tensor of a fresh array; positions and counts become int64."""
+    value = np.ascontiguousarray(array).reshape(np.shape(array))
+    return wrap(Node(CONSTANT, value=value.astype(np.int64) if value.dtype == np.intp else value))
 
 
 def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None) -> Tensor:
-    """Where the entries of `x2` would be inserted into the sorted vector `x1`; int64.
+    """Where the entries of `x2` would be inserted into the sorted vector `x1`; int64, in the shape of x2.
+
+    side: "left" before equal entries, "right" behind them. sorter: positions that sort `x1`.
 
     >>> import chainrule as cr
     >>> cr.searchsorted(cr.tensor([1.0, 2.0]), cr.tensor([1.5])).tolist()
@@ -138,59 +125,88 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
     """
     if side not in ("left", "right"):
         raise ArgumentError(f"searchsorted needs side 'left' or 'right'; got {side!r}")
-    order = None if sorter is None else as_tensor(sorter)._array()
-    found = np.searchsorted(as_tensor(x1)._array(), as_tensor(x2)._array(), side=side, sorter=order)  # type: ignore[call-overload]
-    return wrap(Node(CONSTANT, value=np.asarray(found, np.int64)))
+    ordered, values = as_tensor(x1), as_tensor(x2)
+    if ordered.ndim != 1:
+        raise ShapeError(f"searchsorted looks into a vector; got shape {ordered.shape}. Take one row at a time")
+    promote(ordered.dtype, values.dtype)
+    order = None if sorter is None else as_indices("searchsorted", sorter)._array().astype(np.int64)
+    if order is not None and order.shape != ordered.shape:
+        raise ShapeError(f"sorter needs one position for each entry, {ordered.shape}; got {order.shape}")
+    entries = ordered._array() if order is None else ordered._array()[order]
+    return _constant(np.asarray(np.searchsorted(entries, values._array(), side=side)))  # type: ignore[call-overload]
+
+
+class UniqueCounts(NamedTuple):
+    """The different entries in order, and how often each occurs."""
+
+    values: Tensor
+    counts: Tensor
+
+
+class UniqueInverse(NamedTuple):
+    """The different entries in order, and for each entry its position among them."""
+
+    values: Tensor
+    inverse_indices: Tensor
+
+
+class UniqueAll(NamedTuple):
+    """Different entries, first positions, positions of each entry among them, and counts."""
+
+    values: Tensor
+    indices: Tensor
+    inverse_indices: Tensor
+    counts: Tensor
 
 
 def unique_values(x: Any, /) -> Tensor:
-    """The different entries, in order.
+    """The different entries, in order; each NaN counts as different.
 
     >>> import chainrule as cr
     >>> cr.unique_values(cr.tensor([2, 1, 2])).tolist()
     [1, 2]
     """
-    return wrap(Node(CONSTANT, value=np.unique(as_tensor(x)._array(), equal_nan=False)))
+    return unique_all(x).values
 
 
-def unique_counts(x: Any, /) -> tuple[Tensor, Tensor]:
+def unique_counts(x: Any, /) -> UniqueCounts:
     """The different entries in order, and how often each occurs.
 
     >>> import chainrule as cr
-    >>> cr.unique_counts(cr.tensor([2, 1, 2]))[1].tolist()
+    >>> cr.unique_counts(cr.tensor([2, 1, 2])).counts.tolist()
     [1, 2]
     """
-    values, counts = np.unique(as_tensor(x)._array(), return_counts=True, equal_nan=False)
-    return wrap(Node(CONSTANT, value=values)), wrap(Node(CONSTANT, value=counts.astype(np.int64)))
+    found = unique_all(x)
+    return UniqueCounts(found.values, found.counts)
 
 
-def unique_inverse(x: Any, /) -> tuple[Tensor, Tensor]:
+def unique_inverse(x: Any, /) -> UniqueInverse:
     """The different entries in order, and for each entry of `x` its position among them.
 
     >>> import chainrule as cr
-    >>> cr.unique_inverse(cr.tensor([2, 1, 2]))[1].tolist()
+    >>> cr.unique_inverse(cr.tensor([2, 1, 2])).inverse_indices.tolist()
     [1, 0, 1]
     """
-    source = as_tensor(x)._array()
-    values, inverse = np.unique(source, return_inverse=True, equal_nan=False)
-    places = inverse.reshape(source.shape).astype(np.int64)
-    return wrap(Node(CONSTANT, value=values)), wrap(Node(CONSTANT, value=places))
+    found = unique_all(x)
+    return UniqueInverse(found.values, found.inverse_indices)
 
 
-def unique_all(x: Any, /) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def unique_all(x: Any, /) -> UniqueAll:
     """Different entries, first positions, positions of each entry among them, and counts.
 
+    The values are read out of `x`, so a gradient passes to the first place of each.
+
     >>> import chainrule as cr
-    >>> cr.unique_all(cr.tensor([2, 1, 2]))[1].tolist()
+    >>> cr.unique_all(cr.tensor([2, 1, 2])).indices.tolist()
     [1, 0]
     """
-    source = as_tensor(x)._array()
-    values, first, inverse, counts = np.unique(
-        source, return_index=True, return_inverse=True, return_counts=True, equal_nan=False
+    source = as_tensor(x)
+    array = source._array()
+    _, first, inverse, counts = np.unique(
+        array, return_index=True, return_inverse=True, return_counts=True, equal_nan=False
     )
-    parts = (values, first, inverse.reshape(source.shape), counts)
-    a, b, c, d = (wrap(Node(CONSTANT, value=np.ascontiguousarray(part))) for part in parts)
-    return a, b, c, d
+    values = take(reshaped(source, (source.size,)), first, axis=0)
+    return UniqueAll(values, _constant(first), _constant(inverse.reshape(array.shape)), _constant(counts))
 
 
 def isin(x: Any, values: Any, /, *, invert: bool = False) -> Tensor:
@@ -200,5 +216,7 @@ def isin(x: Any, values: Any, /, *, invert: bool = False) -> Tensor:
     >>> cr.isin(cr.tensor([1, 5]), cr.tensor([5])).tolist()
     [False, True]
     """
-    found = np.isin(as_tensor(x)._array(), as_tensor(values)._array(), invert=invert)
-    return wrap(Node(CONSTANT, value=np.asarray(found, bool_)))
+    entries, among = as_tensor(x), as_tensor(values)
+    dtype = promote(entries.dtype, among.dtype)
+    found = np.isin(entries._array().astype(dtype), among._array().astype(dtype), invert=invert)
+    return _constant(np.asarray(found, bool_))

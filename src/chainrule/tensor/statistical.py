@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import builtins
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,18 +15,18 @@ from numpy.typing import DTypeLike
 
 from .. import ops
 from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype, uint64
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from ..graph import CONSTANT, Node, scope
-from ..ops.shapes import check_axes, check_axis
+from ..ops.shapes import check_axes, check_axis, whole
 from . import dispatch
-from .core import Tensor, as_tensor, wrap
-from .manipulation import concat, moveaxis, reshape
+from .core import Tensor, as_tensor, elementwise, wrap
+from .manipulation import broadcast_to, concat, moved, reshaped
 
 Axis = int | Sequence[int] | None
 
 
 def _axes(name: str, axis: Axis, x: Tensor) -> tuple[int, ...]:
-    return check_axes(name, axis, x.node.type)
+    return tuple(range(x.ndim)) if axis is None else check_axes(name, axis, x)
 
 
 def _summed_dtype(dtype: Dtype, wish: DTypeLike | None) -> Dtype:
@@ -64,11 +66,17 @@ def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def _floating(x: Any) -> Tensor:
     source = as_tensor(x)
-    return source if source.dtype.kind == "f" else wrap(dispatch.astype(source.node, DEFAULT_FLOAT))
+    return source if source.dtype.kind == "f" else _as(source, DEFAULT_FLOAT)
+
+
+def _as(x: Tensor, dtype: Dtype) -> Tensor:
+    """`x` in another dtype; the same handle if it has it already (a node has one handle that hears from it)."""
+    return x if x.dtype == dtype else wrap(dispatch.astype(x.node, dtype))
 
 
 def _count(x: Tensor, axes: tuple[int, ...]) -> float:
-    return float(np.prod([x.shape[axis] for axis in axes], dtype=float))
+    shape = x.shape
+    return float(math.prod([shape[axis] for axis in axes]))
 
 
 def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
@@ -83,12 +91,7 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     with scope("var", "function"):
         distance = source - mean(source, axis=axes, keepdims=True)
         total = sum(distance * distance, axis=axes, keepdims=keepdims)
-        return total / max_of(_count(source, axes) - correction, 0.0)
-
-
-def max_of(x: float, y: float) -> float:
-    """The larger of two Python numbers (`max` is the array function here)."""
-    return x if x > y else y
+        return total / builtins.max(_count(source, axes) - correction, 0.0)
 
 
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
@@ -99,7 +102,7 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     tensor(1.)
     """
     with scope("std", "function"):
-        return var(x, axis=axis, correction=correction, keepdims=keepdims) ** 0.5
+        return elementwise(ops.sqrt, var(x, axis=axis, correction=correction, keepdims=keepdims))
 
 
 def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -138,20 +141,22 @@ def prod(x: Any, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdi
     tensor([0., 6., 0.])
     """
     source = as_tensor(x)
-    source = wrap(dispatch.astype(source.node, _summed_dtype(source.dtype, dtype)))
+    source = _as(source, _summed_dtype(source.dtype, dtype))
     axes = _axes("prod", axis, source)
     kept = tuple(1 if k in axes else size for k, size in enumerate(source.shape))
     rest = tuple(size for k, size in enumerate(source.shape) if k not in axes)
     with scope("prod", "function"):
-        folded = reshape(moveaxis(source, axes, tuple(range(len(axes)))), (int(_count(source, axes)), *rest))
+        folded = moved(source, axes, tuple(range(len(axes))))
+        folded = reshaped(folded, (int(_count(source, axes)), *rest))
         while folded.shape[0] > 1:
             half = folded.shape[0] // 2
             odd = folded[2 * half :]
             folded = folded[:half] * folded[half : 2 * half]
             folded = concat([folded, odd], axis=0) if odd.shape[0] else folded
-        if folded.shape[0] == 0:
-            return wrap(Node(CONSTANT, value=np.ones(kept if keepdims else rest, source.dtype)))
-        return reshape(folded, kept if keepdims else rest)
+        # Of one factor nothing is left to multiply, and the sum drops the axis; of none it gives 0.
+        product = sum(folded, axis=0, dtype=source.dtype)
+        product = product if folded.shape[0] else product + 1
+        return reshaped(product, kept if keepdims else rest)
 
 
 def all(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -207,23 +212,25 @@ def cumulative_prod(
     >>> cr.cumulative_prod(cr.tensor([1.0, 2.0, 3.0]))
     tensor([1., 2., 6.])
     """
-    result, along = _running(x, axis, dtype)
-    size = result.shape[along]
+    source, along = _running(x, axis, dtype)
+    result, size = source, source.shape[along]
     with scope("cumulative_prod", "function"):
         step = 1
         while step < size:
             head, tail = _cut(result, along, 0, step), _cut(result, along, step, size)
             result = concat([head, tail * _cut(result, along, 0, size - step)], axis=along)
             step *= 2
-    return _with_initial(result, 1, along) if include_initial else result
+    if include_initial:
+        return _with_initial(result, 1, along)
+    return result.clone() if result is source else result
 
 
 def _running(x: Any, axis: int | None, dtype: DTypeLike | None) -> tuple[Tensor, int]:
     source = as_tensor(x)
     if axis is None and source.ndim != 1:
         raise ShapeError(f"a running total needs axis= unless it is over a vector; got shape {source.shape}")
-    node = dispatch.astype(source.node, _summed_dtype(source.dtype, dtype))
-    return wrap(node), check_axis("cumulative_sum", 0 if axis is None else axis, node.type)
+    along = check_axis("a running total", 0 if axis is None else axis, source)
+    return _as(source, _summed_dtype(source.dtype, dtype)), along
 
 
 def _cut(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
@@ -242,10 +249,21 @@ def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: 
     >>> cr.diff(cr.tensor([1.0, 4.0, 9.0]))
     tensor([3., 5.])
     """
-    parts = [as_tensor(one) for one in (prepend, x, append) if one is not None]
-    result = concat(parts, axis=axis) if len(parts) > 1 else parts[0]
-    along = check_axis("diff", axis, result.node.type)
-    for _ in range(n):
-        size = result.shape[along]
-        result = _cut(result, along, 1, size) - _cut(result, along, 0, size - 1)
-    return result
+    source = as_tensor(x)
+    along = check_axis("diff", axis, source)
+    if whole("diff", "n", n) < 0:
+        raise ArgumentError(f"diff is taken n times, from 0; got n={n}")
+    parts = [_beside(source, one, along) for one in (prepend, source, append) if one is not None]
+    result = concat(parts, axis=along) if len(parts) > 1 else source
+    with scope("diff", "function"):
+        for _ in range(n):
+            size = result.shape[along]
+            result = _cut(result, along, 1, size) - _cut(result, along, 0, builtins.max(size - 1, 0))
+    return result.clone() if result is source else result
+
+
+def _beside(x: Tensor, part: Any, axis: int) -> Tensor:
+    """What stands before or behind `x` in `diff`; a single number is copied along the other axes."""
+    given = part if isinstance(part, Tensor) else as_tensor(part, x.dtype)
+    shape = tuple(1 if k == axis else size for k, size in enumerate(x.shape))
+    return given if given.ndim else broadcast_to(given, shape)

@@ -1,0 +1,142 @@
+"""The command `chainrule`: finds the verb, loads only its module, and turns errors into one clear line.
+
+A verb is a module of this folder with `add_arguments(parser)` and `run(arguments) -> int`; its help is the
+sentence `cli.<verb>` of the catalogue. Exit codes: 0 done, 1 a finding, 2 wrong usage or bad input.
+Knows nothing of what the verbs do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..errors import ChainruleError, at
+from ..language import LANGUAGES, preferred_language, sentence
+
+VERBS = ("explain", "train", "predict", "demo", "env")
+
+DONE, FINDING, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (that of the process by default) and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _speak_unicode()
+    try:
+        with _quiet_pipe():
+            return _dispatch(arguments)
+    except ChainruleError as failure:
+        language = _language(arguments)
+        print(f"chainrule: {sentence('cli.error', language)}: {plain(failure)}", file=sys.stderr)
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return INTERRUPTED
+
+
+def plain(failure: ChainruleError) -> str:
+    """The message without the line of code: at a prompt there is none that the user has written."""
+    return str(failure).removesuffix(at(failure.origin))
+
+
+def _dispatch(arguments: list[str]) -> int:
+    language = _language(arguments)
+    if arguments and arguments[0] == "--lang":
+        arguments = [*arguments[2:], *arguments[:2]]
+    elif arguments and arguments[0].startswith("--lang="):
+        arguments = [*arguments[1:], arguments[0]]
+    if not arguments or arguments[0] in ("-h", "--help", "help") or arguments[0].startswith("--lang"):
+        print(_overview(language))
+        return DONE if len(arguments) and arguments[0] in ("-h", "--help", "help") else WRONG_USAGE
+    if arguments[0] in ("-V", "--version"):
+        print(f"chainrule {_version()}")
+        return DONE
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, 1, 0.5)
+        hint = sentence("cli.did_you_mean", language, name=close[0]) if close else ""
+        known = ", ".join(VERBS)
+        print(f"chainrule: {sentence('cli.unknown_verb', language, verb=verb, known=known)} {hint}".rstrip(), file=sys.stderr)
+        return WRONG_USAGE
+    return _run(verb, rest, language)
+
+
+def _run(verb: str, rest: list[str], language: str) -> int:
+    module: Any = importlib.import_module(f"{__name__}.{verb}")
+    parser = argparse.ArgumentParser(
+        prog=f"chainrule {verb}", description=sentence(f"cli.{verb}", language), allow_abbrev=False
+    )
+    module.add_arguments(parser)
+    options = {option for action in parser._actions for option in action.option_strings}
+    if "--lang" not in options:
+        parser.add_argument("--lang", choices=LANGUAGES, default=language, help=sentence("cli.lang", language))
+    try:
+        parsed = parser.parse_intermixed_args([_not_an_option(one, options) for one in rest])
+    except SystemExit as stop:  # argparse has said why
+        return stop.code if isinstance(stop.code, int) else WRONG_USAGE
+    result: int = module.run(parsed)
+    return result
+
+
+def _not_an_option(argument: str, options: set[str]) -> str:
+    """A formula such as `-w*x` is no option: a blank in front keeps argparse from taking it for one."""
+    name = argument.partition("=")[0]
+    if argument.startswith("-") and not argument.startswith("--") and len(argument) > 2 and name not in options:
+        return f" {argument}"
+    return argument
+
+
+def _language(arguments: Sequence[str]) -> str:
+    """The language asked for by `--lang`, wherever it stands, or by the environment."""
+    for k, argument in enumerate(arguments):
+        wish = argument.partition("=")[2] if argument.startswith("--lang=") else None
+        if argument == "--lang" and k + 1 < len(arguments):
+            wish = arguments[k + 1]
+        if wish in LANGUAGES:
+            return wish
+    return preferred_language()
+
+
+def _overview(language: str) -> str:
+    lines = [sentence("cli.usage", language), "", sentence("cli.about", language), ""]
+    lines += [f"  {verb:<9}{sentence(f'cli.{verb}', language)}" for verb in VERBS]
+    return "\n".join([*lines, "", sentence("cli.more", language)])
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("chainrule")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _speak_unicode() -> None:
+    """Let every letter out: UTF-8 where the terminal's own encoding lacks ▶ or 한, and never die of one."""
+    for stream in (sys.stdout, sys.stderr):
+        if not hasattr(stream, "reconfigure"):
+            continue
+        try:
+            "▶∂ŷ한".encode(stream.encoding or "ascii")
+            stream.reconfigure(errors="backslashreplace")
+        except (UnicodeEncodeError, LookupError):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _quiet_pipe() -> Iterator[None]:
+    """Stop without a word when the reader of a pipe (`| head`) has gone."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(DONE) from None

@@ -1,0 +1,32 @@
+"""The few switches of the package, read from the environment once and changeable at any time.
+
+Knows nothing of what obeys them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word for word in text.replace(",", " ").split() if word)
+
+
+@dataclass
+class Config:
+    """`compile`: whether `cr.compile` compiles (CHAINRULE_COMPILE=0: everything runs eagerly).
+    `check_finite`: whether a compiled step refuses to write anything after a loss or gradient that is not finite.
+    `dump`: stages of the compiler that are printed to stderr (CHAINRULE_DUMP=fuse,lower).
+
+    >>> from chainrule.config import config
+    >>> config.check_finite
+    True
+    """
+
+    compile: bool = field(default_factory=lambda: os.environ.get("CHAINRULE_COMPILE", "1") != "0")
+    check_finite: bool = True
+    dump: frozenset[str] = field(default_factory=lambda: _words(os.environ.get("CHAINRULE_DUMP", "")))
+
+
+config = Config()

@@ -1,0 +1,55 @@
+"""How numbers and arrays are written in stories: enough digits to check by hand, large arrays in short.
+
+Knows arrays; knows nothing of graphs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..graph import Array
+
+DIGITS = 6
+"""Significant digits of the text and the page."""
+
+# Arrays with more elements are described instead of listed.
+LISTED_ELEMENTS = 6
+
+
+def show(value: Array | None, listed: int = LISTED_ELEMENTS) -> str:
+    """A number or a small array with its elements; a larger one by its shape, extremes and mean.
+
+    >>> show(np.array([0.5, -1 / 3]))
+    '[0.5, -0.333333]'
+    >>> show(np.zeros((32, 10)))
+    '(32, 10) from 0 to 0, mean 0'
+    """
+    if value is None:
+        return ""
+    if value.size <= listed:
+        return _nested(value.tolist())
+    low, mean, high = extremes(value)
+    return f"({', '.join(map(str, value.shape))}) from {digits(low)} to {digits(high)}, mean {digits(mean)}"
+
+
+def digits(value: Any) -> str:
+    """One number with six significant digits; True and False, inf and nan as they are."""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, int | np.integer):
+        return str(value)
+    text = f"{float(value):.{DIGITS}g}"
+    return "0" if text == "-0" else text
+
+
+def extremes(value: Array) -> tuple[float, float, float]:
+    """Smallest, mean and largest element, in float64."""
+    wide = value.astype(np.float64)
+    with np.errstate(all="ignore"):
+        return float(wide.min()), float(wide.mean()), float(wide.max())
+
+
+def _nested(value: Any) -> str:
+    return f"[{', '.join(map(_nested, value))}]" if isinstance(value, list) else digits(value)

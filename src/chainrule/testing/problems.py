@@ -1,0 +1,197 @@
+"""A function under test as numbers: its floating-point leaves, its contracted output, its rounding noise.
+
+Knows nothing of verdicts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import autodiff, ops
+from ..dtypes import float32, float64
+from ..errors import ArgumentError, ChainruleError, GradientError
+from ..graph import CONSTANT, Node, constant
+from ..pytree import Structure, flatten, unflatten
+from ..tensor import Tensor, as_tensor, wrap
+from ..transforms import grad, jvp, no_grad
+
+Array = NDArray[Any]
+Call = Callable[..., list[Tensor]]
+
+
+class Problem:
+    """Outputs of `call(*leaves)`, contracted with fixed weights to one number."""
+
+    def __init__(self, call: Call, leaves: list[Array], weights: list[Array] | None = None) -> None:
+        self.call = call
+        self.leaves = leaves
+        self.outputs = [one.detach().numpy() for one in self._run(leaves)]
+        self.forward_passes = 0
+        self.weights = self._weights() if weights is None else weights
+        self.value = self.number(leaves)
+        self.magnitude = float(
+            sum(np.abs(w * _finite(out)).sum() for w, out in zip(self.weights, self.outputs))
+        )
+
+    def _run(self, leaves: Sequence[Array]) -> list[Tensor]:
+        return self.call(*(wrap(Node(CONSTANT, value=leaf)) for leaf in leaves))
+
+    def _weights(self) -> list[Array]:
+        """1 for a single number; otherwise random, away from 0, so that no entry can hide behind another."""
+        if sum(out.size for out in self.outputs) == 1:
+            return [np.ones(out.shape) for out in self.outputs]
+        random = np.random.default_rng(20)
+        return [
+            np.where(np.isfinite(out), random.uniform(0.5, 1.5, out.shape), 0.0)
+            * random.choice([-1.0, 1.0], out.shape)
+            for out in self.outputs
+        ]
+
+    def rows(self, leaves: Sequence[Array]) -> list[Array]:
+        """Values of the outputs as float64, each multiplied by its weights."""
+        self.forward_passes += 1
+        with no_grad(), ops.quiet():
+            outputs = [one.numpy().astype(float64) for one in self._run(leaves)]
+        return [_weighted(w, out) for w, out in zip(self.weights, outputs)]
+
+    def number(self, leaves: Sequence[Array]) -> float:
+        """The contracted output, added up in float64."""
+        return float(sum(row.sum() for row in self.rows(leaves)))
+
+    def tensor(self, *leaves: Tensor) -> Tensor:
+        """The contracted output, differentiable."""
+        total: Tensor | None = None
+        for one, weights in zip(self.call(*leaves), self.weights):
+            term = one
+            if weights.size != 1 or weights.item() != 1.0:
+                if not weights.all():
+                    known = wrap(constant(np.broadcast_to(weights != 0, one.shape)))
+                    term = wrap(ops.where.node((known.node, one.node, constant(0.0, one.dtype)), {}))
+                term = term * wrap(constant(weights.astype(one.dtype)))
+            term = term.sum()
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    def slope(self, mode: str, directions: list[Array]) -> Call:
+        """The derivative along `directions`, computed in `mode`: a function to be differentiated again."""
+
+        def forward(*leaves: Tensor) -> list[Tensor]:
+            moved = [wrap(constant(d, leaf.dtype)) for d, leaf in zip(directions, leaves)]
+            return [jvp(self.tensor, leaves, moved)[1]]
+
+        def reverse(*leaves: Tensor) -> list[Tensor]:
+            found = grad(self.tensor, tuple(range(len(leaves))))(*leaves)
+            parts = [(g * wrap(constant(d, g.dtype))).sum() for g, d in zip(found, directions)]
+            total = parts[0]
+            for part in parts[1:]:
+                total = total + part
+            return [total]
+
+        return forward if mode == "forward" else reverse
+
+    def noise(self) -> float:
+        """Rounding error of the contracted output: Σ (∂L/∂v · v)² over all values v on the way, times ε².
+
+        First order, from one backward pass: S. Linnainmaa, "Taylor expansion of the accumulated rounding
+        error", BIT 16 (1976) 146–160, the paper that reverse mode comes from.
+        """
+        total = 0.0
+
+        def visit(node: Node, g: Any) -> None:
+            nonlocal total
+            value = node.value
+            if isinstance(g, np.ndarray | np.generic) and isinstance(value, np.ndarray) and value.size:
+                with ops.quiet():
+                    share = np.asarray(g, float64) * value
+                    share = share[np.isfinite(share)] * np.finfo(value.dtype).eps
+                    total += float((share * share).sum())
+
+        leaves = [wrap(Node(CONSTANT, value=leaf, requires_grad=True)) for leaf in self.leaves]
+        try:
+            result = self.tensor(*leaves).node
+            if result.requires_grad:
+                autodiff.gradients([result], [np.ones(result.shape, result.dtype)], visit=visit)
+        except GradientError:
+            pass
+        eps = max(float(np.finfo(out.dtype).eps) for out in self.outputs)
+        return 4 * float(np.sqrt(total)) + eps * self.magnitude
+
+
+def _finite(values: Array) -> Array:
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _weighted(weights: Array, values: Array) -> Array:
+    return weights * (values if weights.all() else np.where(weights != 0, values, 0.0))
+
+
+# --------------------------------------------------------------------------------- from the user's call
+
+
+def unpack(function: Callable[..., Any], args: Any) -> tuple[Call, list[Array], list[str]]:
+    """(function of the floating-point leaves → float outputs, the leaves, their names)."""
+    arguments = tuple(args) if isinstance(args, tuple | list) else (args,)
+    leaves, structure = flatten(arguments)
+    tensors = [as_tensor(leaf) if _is_number(leaf) else leaf for leaf in leaves]
+    places = [k for k, one in enumerate(tensors) if isinstance(one, Tensor) and one.dtype.kind == "f"]
+    if not places:
+        raise ArgumentError(
+            f"check_grads needs at least one argument of floats; got {len(leaves)} without. Write 1.0 instead of 1"
+        )
+    names = _names(function, structure)
+
+    def call(*floats: Tensor) -> list[Tensor]:
+        filled = list(tensors)
+        for place, one in zip(places, floats):
+            filled[place] = one
+        result = flatten(function(*unflatten(structure, filled)))[0]
+        outputs = [as_tensor(one) for one in result if _is_number(one)]
+        wanted = [one for one in outputs if one.dtype.kind == "f" and one.size]
+        if not wanted:
+            raise ArgumentError("check_grads needs a function that returns floats; got none")
+        return wanted
+
+    return call, [tensors[k].detach().numpy() for k in places], [names[k] for k in places]
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor | np.ndarray | np.generic | bool | int | float)
+
+
+def in_float64(call: Call, leaves: list[Array]) -> list[Array] | None:
+    """The leaves as float64, if the function then computes in float64 too; None if it cannot."""
+    wide = [leaf.astype(float64) for leaf in leaves]
+    try:
+        with no_grad():
+            outputs = call(*(wrap(Node(CONSTANT, value=leaf)) for leaf in wide))
+    except ChainruleError:
+        return None
+    return wide if all(one.dtype != float32 for one in outputs) else None
+
+
+def _names(function: Callable[..., Any], structure: Structure) -> list[str]:
+    """`w`, `params['b']`, `layers[0]`: the parameter's name and the way down to each leaf."""
+    try:
+        parameters = [p.name for p in inspect.signature(function).parameters.values() if p.kind < p.VAR_POSITIONAL]
+    except (TypeError, ValueError):
+        parameters = []
+    found: list[str] = []
+    for place, child in enumerate(structure.children):
+        _walk(parameters[place] if place < len(parameters) else f"args[{place}]", child, found)
+    return found
+
+
+def _walk(prefix: str, structure: Any, found: list[str]) -> None:
+    if not isinstance(structure, Structure):
+        found.append(prefix)
+        return
+    for place, child in enumerate(structure.children):
+        key = structure.keys[place] if structure.keys else place
+        attribute = structure.kind is not dict and structure.keys
+        _walk(f"{prefix}.{key}" if attribute else f"{prefix}[{key!r}]", child, found)
