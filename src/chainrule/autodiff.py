@@ -66,7 +66,7 @@ class Arrays(Mode):
     @staticmethod
     def read(node: Node) -> Value:
         """The array."""
-        return node.value
+        return node.value if node._value is None else node._value
 
     @staticmethod
     def zeros(type: Type) -> Value:
@@ -134,11 +134,7 @@ def gradients(
                     for index, outgoing in _pull(node, g, mode, needed):
                         if contributions is not None:
                             contributions.append(Contribution(node, index, g, outgoing))
-                        operand = node.inputs[index]
-                        if operand in found:
-                            _accumulate(found, operand, outgoing)
-                        else:
-                            found[operand] = outgoing
+                        _accumulate(found, node.inputs[index], outgoing)
         finally:
             state.gradient_of = outer
     return kept
@@ -187,19 +183,21 @@ def _pull(node: Node, g: Value, mode: type[Mode], needed: set[Node] | None) -> l
     """(operand index, outgoing cotangent) of one node, for the operands that need one."""
     operation = node.operation
     assert isinstance(operation, ops.Op)
-    wanted = [
-        index
-        for index, operand in enumerate(node.inputs)
-        if operand.requires_grad and (needed is None or operand in needed)
-    ]
-    if operation.kind == "special":
-        return list(operation.pull(node, g, mode, wanted))  # type: ignore[attr-defined]
-    pull = _PULL[operation.kind]
     result = []
-    for index in wanted:
-        outgoing = pull(operation, node, index, g, mode)
-        if outgoing is not None:
-            result.append((index, outgoing))
+    if operation.kind == "special":
+        wanted = [
+            index
+            for index, operand in enumerate(node.inputs)
+            if operand.requires_grad and (needed is None or operand in needed)
+        ]
+        result += operation.pull(node, g, mode, wanted)  # type: ignore[attr-defined]
+        return result
+    pull = _PULL[operation.kind]
+    for index, operand in enumerate(node.inputs):
+        if operand.requires_grad and (needed is None or operand in needed):
+            outgoing = pull(operation, node, index, g, mode)
+            if outgoing is not None:
+                result.append((index, outgoing))
     return result
 
 

@@ -109,6 +109,10 @@ class TraceError(ChainruleError, RuntimeError):
     """A traced value was used as if it already had numbers."""
 
 
+class NonFiniteError(ChainruleError, FloatingPointError):
+    """A loss or gradient of a compiled step is infinite or not a number; nothing was written."""
+
+
 class CompileError(ChainruleError, RuntimeError):
     """A graph that cannot be turned into machine code."""
 

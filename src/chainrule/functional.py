@@ -6,16 +6,16 @@ The scope is what the explainer folds. Names and defaults are PyTorch's; `dim=` 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import numpy as np
 
 from . import ops
+from .dtypes import DEFAULT_FLOAT
 from .errors import ArgumentError, BoundsError, DtypeError, ShapeError
-from .graph import Node, scope, state
-from .ops.shapes import check_axis
+from .graph import Node, constant, scope, state
+from .ops.shapes import check_axis, reduced
 from .tensor import Tensor, as_tensor, dispatch, wrap
 from .tensor.core import as_operand
 from .tensor.elementwise import exp, log, logaddexp, relu, sigmoid, tanh
@@ -43,10 +43,11 @@ def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return scoped
 
 
-def _axis(axis: int | None, dim: int | None, default: int) -> int:
+def _axis(name: str, axis: int | None, dim: int | None, x: Tensor) -> int:
+    """The axis counted from the front; the last one if neither `axis` nor `dim` is given."""
     if axis is not None and dim is not None:
         raise ArgumentError(f"axis and dim mean the same; got axis={axis} and dim={dim}. Give one")
-    return axis if axis is not None else dim if dim is not None else default
+    return check_axis(name, axis if axis is not None else dim if dim is not None else -1, x)
 
 
 def absorb(x: Any, y: Any) -> Tensor:
@@ -58,10 +59,10 @@ def absorb(x: Any, y: Any) -> Tensor:
     operands = [as_operand(x), as_operand(y)]
     dtype = dispatch.common_dtype("absorb", operands)
     nodes = [
-        dispatch.astype(one, dtype) if isinstance(one, Node) else dispatch.constant(one, dtype)
+        dispatch.astype(one, dtype) if isinstance(one, Node) else dispatch.number(one, dtype)
         for one in operands
     ]
-    return wrap(dispatch.broadcast_node(ops.absorb, nodes))
+    return wrap(dispatch.broadcast_node(ops.absorb, tuple(nodes)))
 
 
 @composite
@@ -75,7 +76,8 @@ def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     source = as_tensor(x)
     if not source.ndim or source.shape[-1] != weight.shape[-1]:
         raise ShapeError(
-            f"linear needs {weight.shape[-1]} features on the last axis; got {source.shape} for weight {weight.shape}"
+            f"linear needs {weight.shape[-1]} features on the last axis; got {source.shape} for weight "
+            f"{weight.shape}. The weight is (out, in): did you mean to transpose one of them?"
         )
     if source.dtype != weight.dtype:
         raise DtypeError(
@@ -105,7 +107,7 @@ def logsumexp(x: Any, axis: int | None = None, keepdims: bool = False, *, dim: i
     0.6931
     """
     source = as_tensor(x)
-    along = _axis(axis, dim, -1)
+    along = _axis("logsumexp", axis, dim, source)
     shift = _shift(source, along)
     total = log(sum(exp(source - shift), axis=along, keepdims=True)) + shift
     return total if keepdims else reshaped(total, _without(source.shape, along))
@@ -118,11 +120,11 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def _shift(x: Tensor, axis: int) -> Tensor:
     """The largest entry, as a constant (it cancels in every derivative); 0 where that is infinite."""
-    check_axis("softmax", axis, x.node.type)
+    if not x.shape[axis]:
+        return wrap(constant(np.zeros(reduced(x.shape, (axis,), True), x.dtype)))
     largest = max(x, axis=axis, keepdims=True).detach()
     finite = wrap(ops.isfinite.node((largest.node,), {}))
-    zero = dispatch.constant(0, largest.dtype)
-    return wrap(dispatch.broadcast_node(ops.where, [finite.node, largest.node, zero]))
+    return wrap(dispatch.broadcast_node(ops.where, (finite.node, largest.node, constant(0, largest.dtype))))
 
 
 @composite
@@ -134,7 +136,7 @@ def softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tenso
     tensor([0.5, 0.5])
     """
     source = as_tensor(x)
-    along = _axis(axis, dim, -1)
+    along = _axis("softmax", axis, dim, source)
     powers = exp(source - _shift(source, along))
     return powers / sum(powers, axis=along, keepdims=True)
 
@@ -148,7 +150,7 @@ def log_softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> T
     -0.6931
     """
     source = as_tensor(x)
-    along = _axis(axis, dim, -1)
+    along = _axis("log_softmax", axis, dim, source)
     shifted = source - _shift(source, along)
     return shifted - log(sum(exp(shifted), axis=along, keepdims=True))
 
@@ -166,6 +168,8 @@ def _reduced(losses: Tensor, reduction: str) -> Tensor:
 def _pair(name: str, x: Any, target: Any) -> tuple[Tensor, Tensor]:
     """Prediction and target of one shape (a silent broadcast would compare everything with everything)."""
     prediction = as_tensor(x)
+    if prediction.dtype.kind != "f":
+        prediction = wrap(dispatch.astype(prediction.node, DEFAULT_FLOAT))
     wanted = as_tensor(target, None if isinstance(target, Tensor) else prediction.dtype)
     if prediction.shape != wanted.shape:
         raise ShapeError(
@@ -212,7 +216,7 @@ def binary_cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Te
             f"binary_cross_entropy needs probabilities from 0 to 1; got {p.node.value.min():.6g} to "
             f"{p.node.value.max():.6g}. Apply sigmoid, or use binary_cross_entropy_with_logits"
         )
-    return _reduced(-(absorb(y, log(p)) + absorb(1 - y, log(1 - p))), reduction)
+    return _reduced(-(absorb(log(p), y) + absorb(log(1 - p), 1 - y)), reduction)
 
 
 @composite
@@ -244,7 +248,8 @@ def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Tensor:
         raise ShapeError("cross_entropy needs an axis of classes; got logits of shape ()")
     axis = 0 if logits.ndim == 1 else 1
     if wanted.dtype.kind == "f" and wanted.shape == logits.shape:
-        per_item = -sum(wanted * log_softmax(logits, axis), axis=axis)
+        # A class of probability 0 costs nothing, even where its logit is −∞.
+        per_item = -sum(absorb(wanted, log_softmax(logits, axis)), axis=axis)
         return _reduced(per_item, reduction)
     expected = _without(logits.shape, axis)
     if wanted.dtype.kind not in "iu":

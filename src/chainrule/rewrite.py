@@ -62,7 +62,10 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
         tuple(done[node] for node in graph.outputs),
         dict(graph.reads),
         {slot: None if node is None else done[node] for slot, node in graph.writes.items()},
-        [replace(check, condition=done[check.condition], subject=_moved(check.subject, done)) for check in graph.checks],
+        [
+            replace(check, condition=done[check.condition], subject=_moved(check.subject, done))
+            for check in graph.checks
+        ],
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import autodiff, ops
 from .errors import ArgumentError, CotangentError, DtypeError, GradientError, ShapeError
-from .graph import CONSTANT, Node, constant, scope, state
+from .graph import CONSTANT, Node, constant, scope, state, topological
 from .pytree import Structure, flatten, unflatten
 from .tensor import Tensor, as_tensor, wrap
 from .tensor import manipulation as shape_functions
@@ -427,7 +427,9 @@ def custom_gradient(function: Callable[..., tuple[Any, Callable[..., Any]]]) -> 
     """A function with a backward rule of its own: `function` returns (value, pull).
 
     `pull(cotangent)` gets the cotangent of the value and returns one for each positional argument (a tuple,
-    or the only one); None where there is no gradient. Forward mode through it raises GradientError.
+    or the only one); None where there is no gradient. For higher orders `pull` itself is differentiated, so it
+    may use the arguments and what was computed from them. Forward mode through it raises GradientError, and
+    so does a tensor from outside that requires grad: it must be an argument, or detached.
 
     >>> import chainrule as cr
     >>> @cr.custom_gradient
@@ -441,17 +443,32 @@ def custom_gradient(function: Callable[..., tuple[Any, Callable[..., Any]]]) -> 
     def customised(*arguments: Any) -> Any:
         tensors = [as_tensor(one) for one in arguments]
         nodes = [one.node for one in tensors]
-        with no_grad():
-            value, rule = function(*(one.detach() for one in tensors))
-        outputs, structure = _tensors(value, "the value of a custom_gradient function")
+        # Recorded, so that what the rule keeps is connected to the arguments when the rule is differentiated.
+        value, rule = function(*tensors)
+        results, structure = _tensors(value, "the value of a custom_gradient function")
+        _refuse_captured(results, nodes)
+        outputs = [one.detach() for one in results]
         pull = _custom_pull(rule, structure, outputs, [(one.shape, one.dtype) for one in tensors])
         attributes = {"count": len(outputs), "pull": pull}
         whole = autodiff.custom.node((*(one.node for one in outputs), *nodes), attributes)
         if not whole.requires_grad and whole.value is not None:
-            return value
+            return unflatten(structure, outputs)
         return unflatten(structure, _parts(whole, len(outputs)))
 
     return customised
+
+
+def _refuse_captured(results: list[Tensor], arguments: list[Node]) -> None:
+    """The rule answers for the arguments only: anything else that requires grad would be cut silently."""
+    own = set(arguments)
+    inner = topological([one.node for one in results], follow=lambda node: node.requires_grad and node not in own)
+    for node in inner:
+        if node.requires_grad and not node.inputs and node not in own:
+            name = node.cell.name if node.cell is not None and node.cell.name else "a tensor"
+            raise GradientError(
+                f"a custom_gradient function has gradients for its arguments only; got {name} of shape {node.shape} "
+                "from outside, which requires grad. Pass it as an argument, or use its .detach()"
+            )
 
 
 def _custom_pull(

@@ -117,7 +117,9 @@ def _decide(graph: Graph, nodes: list[Node]) -> dict[Node, Decision]:
     for node in reversed(nodes):
         for consumer, index in consumers[node]:
             readers[node] |= _readers_through(consumer, index, decisions[consumer].stored, readers[consumer])
-        reason = _reason_to_store(node, results, operands, consumers[node], _times(graph, node, readers[node]))
+        reason = _reason_to_store(
+            node, results, operands, consumers[node], _times(graph, node, readers[node])
+        )
         if reason is None and len(readers[node]) > _MOST_INLINED:
             reason = f"read in {len(readers[node])} places"
         decisions[node] = Decision(reason is not None, reason or _reason_to_inline(node, len(readers[node])))
@@ -172,7 +174,8 @@ def _domain(graph: Graph, group: Any) -> int:
     if isinstance(form, Scatter):
         return elements(group.inputs[form.source])
     if isinstance(form, Contraction):
-        return elements(group) * group.inputs[0].shape[-1]
+        common: int = group.inputs[0].shape[-1]
+        return elements(group) * common
     return elements(group)
 
 
@@ -241,7 +244,11 @@ def _print(fusion: Fusion) -> Iterator[str]:
     list(print_graph(fusion.graph, names))
     yield f"fuse {fusion.graph.name}: {len(fusion.groups)} groups"
     rows = [
-        (f"{names[node]} = {describe(node, names)}", "stored" if decision.stored else "inlined", decision.reason)
+        (
+            f"{names[node]} = {describe(node, names)}",
+            "stored" if decision.stored else "inlined",
+            decision.reason,
+        )
         for node, decision in sorted(fusion.decisions.items(), key=lambda item: item[0].serial)
     ]
     width = max((len(row[0]) for row in rows), default=0)
@@ -260,7 +267,9 @@ def verify(fusion: Fusion) -> Fusion:
     for group in fusion.groups:
         for node in group.reads:
             if node not in ready:
-                raise GraphError(f"{graph.name}: the group of {group.root!r} reads {node!r} before it is stored")
+                raise GraphError(
+                    f"{graph.name}: the group of {group.root!r} reads {node!r} before it is stored"
+                )
         if group.check is None:
             ready.add(group.root)
     for node in (*graph.outputs, *(written for written in graph.writes.values() if written is not None)):

@@ -159,7 +159,7 @@ def _expression(value: Value) -> str:
     if value.opcode == "load":
         return f"{value.detail[0].name}[{value.detail[1]}]"
     if value.opcode == "read":
-        return value.detail.name
+        return str(value.detail.name)
     if value.opcode == "number":
         return f"{value.detail}"
     name = value.detail if value.opcode == "library" else value.opcode
@@ -211,7 +211,7 @@ def _verify(body: list[Statement], values: set[Any], variables: set[Variable], t
             for operand in statement.operands:
                 _need(operand, known, title)
             if statement.opcode == "load":
-                _verify_index(*statement.detail, known, inside, title)
+                _verify_index(statement.detail[0], statement.detail[1], known, inside, title)
             known.add(statement)
 
 

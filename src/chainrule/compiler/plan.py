@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import GraphError
 from ..graph import CONSTANT, Names, Node, Type, print_graph
-from .fuse import Fusion, elements, lowering_of
 from ..ops.lowering import Contraction, View
+from .fuse import Fusion, elements, lowering_of
 from .simplify import uniform
 
 # Bytes to which every buffer is aligned: one cache line, and the widest vector register.
@@ -77,7 +77,7 @@ def plan(fusion: Fusion) -> Plan:
     results = [node for node in dict.fromkeys(leaving) if node in fusion.decisions]
     for k, node in enumerate(results):
         buffers[node] = Buffer(names[node], node.type, "result", k)
-    temporary = []
+    temporary: list[Buffer] = []
     for k, group in enumerate(fusion.groups):
         if group.check is None and group.root not in buffers:
             buffers[group.root] = Buffer(names[group.root], group.root.type, "arena", len(temporary), 0, k, k)

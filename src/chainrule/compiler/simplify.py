@@ -26,7 +26,9 @@ def simplify(graph: Graph) -> Graph:
     used |= set(simpler.roots)
     simpler.reads = {slot: node for slot, node in simpler.reads.items() if node in used}
     simpler.checks = _needed(simpler.checks)
-    simpler.writes = {slot: node for slot, node in simpler.writes.items() if simpler.reads.get(slot) is not node}
+    simpler.writes = {
+        slot: node for slot, node in simpler.writes.items() if simpler.reads.get(slot) is not node
+    }
     return simpler
 
 
@@ -103,7 +105,7 @@ class _Simplifier:
 
     def folded(self, node: Node) -> Node:
         """A constant, where all operands are; but a broadcast constant stays small."""
-        values = [operand._value for operand in node.inputs]
+        values: list[Any] = [operand._value for operand in node.inputs]
         if any(value is None for value in values) or len(node.types) > 1:
             return node
         size = int(np.prod(node.shape, dtype=object))
@@ -136,5 +138,3 @@ def _key(node: Node) -> Any:
     if node.operation is CONSTANT and isinstance(value, np.ndarray) and value.size <= _SMALL:
         return CONSTANT, value.dtype, value.shape, value.tobytes()
     return None
-
-

@@ -49,7 +49,7 @@ def negative_log_likelihood(p: Any, y: Any) -> Tensor:
     >>> round(negative_log_likelihood(0.5, 1.0).item(), 4)
     0.6931
     """
-    terms = functional.absorb(y, elementwise_functions.log(p))
+    terms = functional.absorb(elementwise_functions.log(p), y)
     return -statistical.sum(terms) if terms.ndim else -terms
 
 

@@ -1,7 +1,7 @@
 """Names for the nodes of a story: given by the user, a cell's own, found in the caller's variables, or made.
 
 Variables are a best effort: the local and then the global names of the calling function, and one level into
-lists, tuples and dicts there. A node that nobody named is called z (if it is the only one) or v1, v2, …
+lists, tuples and dicts there. Other results are called v1, v2, …; z where an activation function follows.
 Knows nodes and handles; knows nothing of gradients.
 """
 
@@ -20,6 +20,9 @@ from ..tensor import Tensor
 
 # Entries of one container that are looked at; a list of a million tensors holds no variables.
 _CONTAINER_LIMIT = 1000
+
+# What goes into one of these is called z, as textbooks do.
+_ACTIVATIONS = frozenset({"sigmoid", "tanh", "relu", "erf"})
 
 Variables = list[tuple[str, Tensor]]
 
@@ -73,7 +76,8 @@ class NodeNames:
         self._taken: set[str] = set()
         by_cell: dict[Any, list[Node]] = {}
         present: set[Node] = set()
-        for node in order:
+        self._order = list(order)
+        for node in self._order:
             present.add(node)
             if node.cell is not None:
                 by_cell.setdefault(node.cell, []).append(node)
@@ -111,6 +115,7 @@ class NodeNames:
         """Make names for those of `nodes` that have none yet; constants of one element are their number."""
         if root not in self:
             self._give(root, "out" if "L" in self._taken or root.shape else "L")
+        activated = {one.inputs[0] for one in self._order if one.operation.name in _ACTIVATIONS and one.inputs}
         unnamed = []
         for node in nodes:
             if node in self:
@@ -121,8 +126,11 @@ class NodeNames:
             else:
                 unnamed.append(node)
         results = [node for node in unnamed if node.inputs]
-        for k, node in enumerate(results, 1):
-            self._give(node, "z" if len(results) == 1 else f"v{k}")
+        weighted = [node for node in results if node in activated]
+        for k, node in enumerate(weighted, 1):
+            self._give(node, "z" if len(weighted) == 1 else f"z{k}")
+        for k, node in enumerate((node for node in results if node not in activated), 1):
+            self._give(node, f"v{k}")
         for k, node in enumerate((node for node in unnamed if not node.inputs), 1):
             self._give(node, f"c{k}" if node.operation is CONSTANT else f"leaf{k}")
 

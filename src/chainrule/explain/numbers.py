@@ -48,7 +48,10 @@ def extremes(value: Array) -> tuple[float, float, float]:
     """Smallest, mean and largest element, in float64."""
     wide = value.astype(np.float64)
     with np.errstate(all="ignore"):
-        return float(wide.min()), float(wide.mean()), float(wide.max())
+        low, mean, high = float(wide.min()), float(wide.mean()), float(wide.max())
+    # What is left of a mean that cancels to 0 is rounding noise of the elements' own type.
+    noise = 4 * float(np.finfo(value.dtype).eps) * max(abs(low), abs(high)) if value.dtype.kind == "f" else 0.0
+    return low, 0.0 if abs(mean) <= noise else mean, high
 
 
 def _nested(value: Any) -> str:

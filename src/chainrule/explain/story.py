@@ -84,6 +84,7 @@ class Story:
     language: str
     title: str = ""
     extras: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def root(self) -> Step:
@@ -266,19 +267,21 @@ class _Builder:
         return found
 
     def _operands(self, unit: Unit) -> list[Node]:
-        """Nodes from outside that the unit reads, each once for a folded call, in order of use."""
+        """Nodes from outside that the unit reads, in the order of the formula; each once for a folded call."""
+        if unit.scope is None:
+            return [_unbroadcast(operand) for operand in unit.result.inputs]
         members = set(unit.members)
-        result: list[Node] = []
-        for node in unit.members:
-            for operand in node.inputs:
-                outside = _unbroadcast(operand)
-                if outside in members or (unit.scope is not None and outside in result):
-                    continue
-                if unit.scope is None or self._matters(outside, unit.scope):
-                    result.append(outside)
-        if unit.scope is not None:  # data before parameters, as functions are called
-            result.sort(key=lambda node: node.cell is not None and node.cell.kind != "leaf")
-        return result
+        found: dict[Node, None] = {}
+        pending, seen = [unit.result], set()
+        while pending:
+            node = pending.pop()
+            if node not in members:
+                if self._matters(node, unit.scope):
+                    found[node] = None
+            elif node not in seen:
+                seen.add(node)
+                pending += [_unbroadcast(operand) for operand in reversed(node.inputs)]
+        return list(found)
 
     def _matters(self, node: Node, scope: Scope) -> bool:
         """Is a leaf of a folded call worth showing? Not the constants that the function made by itself."""

@@ -87,7 +87,7 @@ def partial(above: str, below: str) -> str:
 def derivative(step: Step, edge: Edge) -> str:
     """`∂y/∂z = y·(1 − y) = 0.24` where slopes are multiplied; `→ w: xᵀ @ ∂L/∂z` where gradients are moved."""
     if edge.local is None:
-        return f"→ {edge.source.name}: {edge.rule or '…'}"
+        return f"→ {edge.source.name}: {edge.rule}" if edge.rule else f"→ {edge.source.name}"
     number = show(edge.local, LISTED)
     formula = edge.symbol.replace("−", "-")
     shown = number if not formula or formula == number else f"{edge.symbol} = {number}"
@@ -154,13 +154,18 @@ def why(step: Step, language: str) -> str:
 def where(step: Step) -> str:
     """The user's text for the step: the part of the expression, or file:line and that line."""
     if step.source:
-        return step.source if step.source != step.formula else ""
+        plain = step.formula.replace("·", "*").replace("−", "-")
+        return "" if _letters(plain) == _letters(step.source) else step.source
     if step.origin is None:
         return ""
     line = linecache.getline(step.origin.file, step.origin.line).strip()
     if len(line) > LINE_LIMIT:
         line = line[: LINE_LIMIT - 1] + "…"
     return f"{step.origin}: {line}" if line else str(step.origin)
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split())
 
 
 # ---------------------------------------------------------------------------------------------- columns

@@ -1,6 +1,7 @@
 """The primitive operations, each declared once: meaning, type rule, derivatives, loop body, manual, reason."""
 
 from .discrete import (
+    advance,
     argmax,
     argmin,
     argsort,
@@ -112,6 +113,7 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "advance",
     "arange_like",
     "argmax",
     "argmin",

@@ -144,13 +144,13 @@ def _position_type(x: Type, *, axis: int) -> Type:
 
 @discrete(type=_position_type)
 def argmax(xp: Any, x: Any, *, axis: int) -> Any:
-    """Position of the first largest element along `axis` (a NaN counts as largest).  Why: a position jumps."""
+    """Position of the first largest element along `axis` (a NaN counts as largest).  Why: a position jumps, it has no slope."""
     return xp.argmax(x, axis=axis)
 
 
 @discrete(type=_position_type)
 def argmin(xp: Any, x: Any, *, axis: int) -> Any:
-    """Position of the first smallest element along `axis` (a NaN counts as smallest).  Why: a position jumps."""
+    """Position of the first smallest element along `axis` (a NaN counts as smallest).  Why: a position jumps, it has no slope."""
     return xp.argmin(x, axis=axis)
 
 
@@ -161,7 +161,7 @@ def _order_type(x: Type, *, axis: int, descending: bool) -> Type:
 
 @discrete(type=_order_type)
 def argsort(xp: Any, x: Any, *, axis: int, descending: bool) -> Any:
-    """Positions that sort `x` along `axis`; equal elements keep their order.  Why: positions jump."""
+    """Positions that sort `x` along `axis`; equal elements keep their order.  Why: positions jump, they have no slope."""
     if not descending:
         return xp.argsort(x, axis=axis, stable=True)
     backwards = xp.flip(xp.argsort(xp.flip(x, axis=axis), axis=axis, stable=True), axis=axis)
@@ -190,7 +190,7 @@ def random_bits(xp: Any, key: Any, *, size: int) -> Any:
     position = xp.arange(half, dtype=uint32)
     keys = (key[0], key[1], key[0] ^ key[1] ^ xp.asarray(_PARITY, dtype=uint32))
     x = position + key[2]
-    y = xp.where(x < position, key[3] + xp.asarray(1, dtype=uint32), key[3])
+    y = key[3:4] + xp.astype(x < position, uint32)
     x, y = x + keys[0], y + keys[1]
     for block in range(5):
         for distance in _ROTATIONS[block % 2]:
@@ -199,3 +199,15 @@ def random_bits(xp: Any, key: Any, *, size: int) -> Any:
         x = x + keys[(block + 1) % 3]
         y = y + keys[(block + 2) % 3] + xp.asarray(block + 1, dtype=uint32)
     return xp.concat((x, y))[:size]
+
+
+@discrete(type=lambda key, *, blocks: key)
+def advance(xp: Any, key: Any, *, blocks: int) -> Any:
+    """The key of `random_bits` with its 64-bit counter moved on by `blocks` pairs of words.
+
+    Why: chance does not depend on any value, so no gradient passes.
+    """
+    low = key[2:3] + xp.asarray([blocks & 0xFFFFFFFF], dtype=uint32)
+    carry = xp.astype(low < key[2:3], uint32)
+    high = key[3:4] + carry + xp.asarray([blocks >> 32], dtype=uint32)
+    return xp.concat((key[:2], low, high))

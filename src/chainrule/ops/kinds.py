@@ -100,7 +100,9 @@ class Op(Operation):
 
     def node(self, inputs: tuple[Node, ...], attributes: Attributes) -> Node:
         """The node of this operation on `inputs`: computed at once where all operands have arrays."""
+        # On the path of every eager operation: one loop, no helper calls before the body.
         values = []
+        recorded = False
         for operand in inputs:
             value = operand._value
             if value is None:
@@ -108,7 +110,22 @@ class Op(Operation):
                 if value is None:
                     return self._traced(inputs, attributes)
             values.append(value)
-        return self.record(inputs, attributes, self.run(values, attributes))
+            if operand.requires_grad:
+                recorded = True
+        if self.may_warn and not state.quiet:
+            result = self.run(values, attributes)
+        else:
+            try:
+                result = self.body(NUMPY, *values, **attributes)
+            except (ValueError, TypeError, IndexError, MemoryError) as failure:
+                self._explain(failure, values, attributes)
+                raise
+        kind = type(result)
+        if kind is not np.ndarray and kind is not tuple:
+            result = np.asarray(result)
+        if recorded and state.grad_enabled:
+            return Node(self, inputs, attributes, result, None, kind is tuple or result.dtype.kind == "f")
+        return Node(CONSTANT, (), NO_ATTRIBUTES, result)
 
     def record(self, inputs: tuple[Node, ...], attributes: Attributes, value: Any) -> Node:
         """A node with its array; operands are kept only if a gradient may be asked for."""
@@ -147,13 +164,14 @@ class Op(Operation):
                 with np.errstate(all="ignore"):
                     return self.body(NUMPY, *values, **attributes)
             return self.body(NUMPY, *values, **attributes)
-        except ChainruleError:
-            raise
-        except (ValueError, TypeError, IndexError) as failure:
+        except (ValueError, TypeError, IndexError, MemoryError) as failure:
             self._explain(failure, values, attributes)
             raise
 
     def _explain(self, failure: Exception, values: Sequence[Any], attributes: Attributes) -> None:
+        """Raise the failure of a body in the project's own words; return if it has them already."""
+        if isinstance(failure, ChainruleError):
+            return
         types = [Type(np.shape(value), np.asarray(value).dtype) for value in values]
         if isinstance(self, Elementwise):
             broadcast_shapes(self.name, *(type.shape for type in types))

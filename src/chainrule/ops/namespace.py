@@ -19,6 +19,9 @@ from ..graph import Array, state
 # the reduced axis is not the last, and 2·10⁷ ones would stop at 16,777,216.
 _EXACT_SUM_FROM = 1 << 16
 
+# Up to this many elements a NumPy call costs more than its work, so the call that starts fastest is taken.
+_SHORT = 4096
+
 
 class quiet:  # noqa: N801 - used as a context
     """Context with floating-point warnings off: NaN and infinity are values here, reported by other means.
@@ -47,6 +50,10 @@ def sigmoid(x: Any) -> Any:
 
 
 _erf = np.frompyfunc(math.erf, 1, 1)
+# NumPy's stubs do not know `keepdims` as a variable.
+_sum: Any = np.add.reduce
+_max: Any = np.maximum.reduce
+_min: Any = np.minimum.reduce
 
 
 def erf(x: Any) -> Any:
@@ -57,15 +64,23 @@ def erf(x: Any) -> Any:
 def add_up(x: Any, axis: Any, keepdims: bool) -> Any:
     """Sum along `axis`; large float32 sums are accumulated in float64."""
     if x.dtype == np.float32 and x.size >= _EXACT_SUM_FROM:
-        return np.add.reduce(x, axis, dtype=np.float64, keepdims=keepdims).astype(np.float32)
-    return np.add.reduce(x, axis, dtype=x.dtype, keepdims=keepdims)
+        return _sum(x, axis, dtype=np.float64, keepdims=keepdims).astype(np.float32)
+    return _sum(x, axis, dtype=x.dtype, keepdims=keepdims)
+
+
+def cumulative_sum(x: Any, axis: int, dtype: Any) -> Any:
+    """Running total along `axis`; large float32 totals are accumulated in float64."""
+    if x.dtype == np.float32 and x.size >= _EXACT_SUM_FROM:
+        return np.add.accumulate(x, axis, dtype=np.float64).astype(np.float32)
+    return np.add.accumulate(x, axis, dtype=x.dtype)
 
 
 def absorb(a: Any, b: Any) -> Any:
     """a·b, but 0 wherever a or b is 0, even against infinity and NaN."""
     product = a * b
-    # Only a NaN can differ from the plain product, and a sum is the cheapest way to find that there is none.
-    total = np.add.reduce(product, None)
+    # Only a NaN can differ from the plain product; a sum (of squares, for short ones) shows that there is none.
+    short = product.size <= _SHORT
+    total = np.vdot(product, product) if short else np.add.reduce(product, None)
     if total == total:  # noqa: PLR0124
         return product
     rescued = np.isnan(product) & ((a == 0) | (b == 0))
@@ -165,14 +180,23 @@ def reshape(x: Any, shape: tuple[int, ...]) -> Any:
     return x.reshape(shape)
 
 
+def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """x copied to `shape`; a view where the copy would be long."""
+    if math.prod(shape) > _SHORT:
+        return np.broadcast_to(x, shape)
+    out = np.empty(shape, x.dtype)
+    out[...] = x
+    return out
+
+
 def largest(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     """Largest entry along `axes`; NaN if there is one."""
-    return np.maximum.reduce(x, axes, keepdims=keepdims)
+    return _max(x, axes, keepdims=keepdims)
 
 
 def smallest(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     """Smallest entry along `axes`; NaN if there is one."""
-    return np.minimum.reduce(x, axes, keepdims=keepdims)
+    return _min(x, axes, keepdims=keepdims)
 
 
 def pad(x: Any, low: tuple[int, ...], high: tuple[int, ...], interior: tuple[int, ...]) -> Any:
@@ -185,40 +209,57 @@ def pad(x: Any, low: tuple[int, ...], high: tuple[int, ...], interior: tuple[int
 
 def take(x: Any, indices: Any, axis: int) -> Any:
     """Elements of `x` at `indices` along `axis`; negative indices count from the end."""
-    return np.take(x, indices, axis=axis)
+    return np.take(x, _signed(indices), axis=axis)
+
+
+def _signed(indices: Any) -> Any:
+    """Indices that NumPy accepts: beyond int64 they are out of every range, and must stay so."""
+    if indices.dtype != np.uint64:
+        return indices
+    return np.minimum(indices, np.uint64(np.iinfo(np.int64).max)).astype(np.int64)
+
+
+def _inside(indices: Any, size: int) -> Any:
+    """Indices counted from the front, as int64; raises IndexError outside −size … size − 1."""
+    whole = _signed(indices).astype(np.int64)
+    if whole.size and not (-size <= whole.min() and whole.max() < size):
+        raise IndexError(f"index {whole.min()} to {whole.max()} is out of bounds for size {size}")
+    return np.where(whole < 0, whole + size, whole)
+
+
+def _add_flat(shape: tuple[int, ...], positions: Any, updates: Any) -> Any:
+    """Zeros of `shape` with `updates` added at flat positions (NumPy is several times faster in one dimension)."""
+    out = np.zeros(math.prod(shape), updates.dtype)
+    np.add.at(out, positions.reshape(-1), updates.reshape(-1))
+    return out.reshape(shape)
 
 
 def scatter_add(updates: Any, indices: Any, axis: int, size: int) -> Any:
     """Zeros with `updates` added at `indices` along `axis` (repeated indices add up)."""
     before, after = updates.shape[:axis], updates.shape[axis + indices.ndim :]
-    out = np.zeros((*before, size, *after), updates.dtype)
-    if updates.size:
-        flat = updates.reshape(*before, indices.size, *after)
-        np.add.at(np.moveaxis(out, axis, 0), indices.reshape(-1), np.moveaxis(flat, axis, 0))
-    return out
-
-
-def _rows(indices: Any) -> tuple[Any, Any]:
-    """Row numbers and indices as matrices (rows, entries)."""
-    flat = indices.reshape(-1, indices.shape[-1])
-    return np.arange(flat.shape[0]).reshape(-1, 1), flat
+    places = _inside(indices, size).reshape(1, -1, 1)
+    rows = np.arange(math.prod(before)).reshape(-1, 1, 1)
+    entries = math.prod(after)
+    positions = (rows * size + places) * entries + np.arange(entries)
+    return _add_flat((*before, size, *after), positions, updates)
 
 
 def take_along(x: Any, indices: Any) -> Any:
     """Entries at `indices` along the last axis, row by row; negative indices count from the end."""
     if not indices.size:
         return np.zeros(indices.shape, x.dtype)
-    rows, flat = _rows(indices)
+    flat = _signed(indices).reshape(-1, indices.shape[-1])
+    rows = np.arange(flat.shape[0]).reshape(-1, 1)
     return x.reshape(-1, x.shape[-1])[rows, flat].reshape(indices.shape)
 
 
 def scatter_along(updates: Any, indices: Any, size: int) -> Any:
     """Zeros with `updates` added at `indices` along the last axis, row by row."""
-    out = np.zeros((*updates.shape[:-1], size), updates.dtype)
-    if updates.size:
-        rows, flat = _rows(indices)
-        np.add.at(out.reshape(-1, size), (rows, flat), updates.reshape(flat.shape))
-    return out
+    shape = (*updates.shape[:-1], size)
+    if not updates.size:
+        return np.zeros(shape, updates.dtype)
+    places = _inside(indices, size).reshape(-1, indices.shape[-1])
+    return _add_flat(shape, np.arange(places.shape[0]).reshape(-1, 1) * size + places, updates)
 
 
 def put(x: Any, indices: Any, values: Any) -> Any:
@@ -231,8 +272,9 @@ def put(x: Any, indices: Any, values: Any) -> Any:
 _EXTRAS = {
     function.__name__: function
     for function in (
-        permute_dims, reshape, largest, smallest, sigmoid, erf, add_up, absorb, cast, floor_divide, remainder, shift_left, shift_right, power,
-        pad, take, scatter_add, take_along, scatter_along, put,
+        broadcast_to, permute_dims, reshape, largest, smallest, sigmoid, erf, add_up, cumulative_sum, absorb,
+        cast, floor_divide, remainder, shift_left, shift_right, power, pad, take, scatter_add, take_along,
+        scatter_along, put,
     )
 }  # fmt: skip
 

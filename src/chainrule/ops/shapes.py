@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from ..errors import ArgumentError, ShapeError
-from ..graph import Type
 
 # More elements than any machine addresses; refused before memory is touched.
 _MOST_ELEMENTS = 1 << 47
@@ -24,25 +23,25 @@ class Shaped(Protocol):
 
 def whole(name: str, what: str, value: Any) -> int:
     """The value as a Python integer; raises ArgumentError for bools, floats and everything else."""
-    if type(value) is int:
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)
-    except TypeError:
-        pass
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        try:
+            return int(operator.index(value))
+        except TypeError:  # an array that is not one whole number
+            pass
     raise ArgumentError(f"{name} needs a whole number as {what}; got {value!r}")
 
 
 def check_axis(name: str, axis: Any, x: Shaped) -> int:
     """The axis counted from the front; raises ShapeError outside −ndim … ndim − 1."""
-    axis = whole(name, "axis", axis)
+    number = whole(name, "axis", axis)
     ndim = len(x.shape)
-    if not -ndim <= axis < ndim:
+    if not -ndim <= number < ndim:
         if not ndim:
             raise ShapeError(f"{name} needs an axis, and a single number has none; got axis {axis} for shape ()")
         raise ShapeError(f"{name} needs an axis from {-ndim} to {ndim - 1}; got {axis} for shape {x.shape}")
-    return axis % ndim
+    return number % ndim
 
 
 def check_axes(name: str, axis: int | Iterable[int] | None, x: Shaped) -> tuple[int, ...]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
-from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype, of_python
-from ..errors import ArgumentError
-from ..graph import CONSTANT, Node
-from ..ops.shapes import broadcast_shapes, count
+from .. import ops
+from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype
+from ..errors import ArgumentError, ShapeError
+from ..graph import CONSTANT, Node, constant
+from ..ops.shapes import as_shape, count, whole
 from . import dispatch
 from .core import Tensor, as_tensor, wrap
+from .elementwise import astype
+from .manipulation import broadcast_to, reshaped
 
-Shape = int | tuple[int, ...] | list[int]
+Shape = int | Sequence[int]
 
 
 def tensor(data: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
@@ -53,21 +58,27 @@ def asarray(
 
 def _check_device(device: Any) -> None:
     if device not in (None, "cpu"):
-        raise ArgumentError(f"the only device is 'cpu'; got {device!r}")
+        raise ArgumentError(f"the only device is 'cpu'; got {device!r}. Leave it out")
 
 
-def _shape(shape: Shape) -> tuple[int, ...]:
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if any(not isinstance(size, int | np.integer) or size < 0 for size in sizes):
-        raise ArgumentError(f"a shape needs whole numbers from 0; got {shape!r}")
-    sizes = tuple(int(size) for size in sizes)
-    count(sizes)
-    return sizes
-
-
-def _filled(shape: Shape, value: Any, dtype: Dtype, device: Any) -> Tensor:
+def _made(name: str, make: Callable[..., NDArray[Any]], shape: Any, dtype: Dtype, device: Any) -> Tensor:
+    """A tensor of the array that `make(shape, dtype)` allocates, if it fits into memory."""
     _check_device(device)
-    return wrap(Node(CONSTANT, value=np.full(_shape(shape), value, dtype)))
+    sizes = as_shape(name, shape)
+    try:
+        return wrap(Node(CONSTANT, value=make(sizes, dtype)))
+    except (MemoryError, ValueError) as failure:
+        raise ShapeError(f"{name} found no memory for {dtype.name}{sizes}. Make it smaller") from failure
+
+
+def _number(name: str, what: str, value: Any) -> bool | int | float:
+    """A Python number of anything that stands for one."""
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Tensor | np.ndarray | np.generic) and value.size == 1:
+        number: bool | int | float = value.item()
+        return number
+    raise ArgumentError(f"{name} needs a number as {what}; got {value!r}")
 
 
 def full(shape: Shape, fill_value: Any, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -76,7 +87,15 @@ def full(shape: Shape, fill_value: Any, *, dtype: DTypeLike | None = None, devic
     >>> full((2,), 3.0)
     tensor([3., 3.])
     """
-    return _filled(shape, fill_value, of_python(fill_value) if dtype is None else as_dtype(dtype), device)
+    _check_device(device)
+    value = as_tensor(fill_value)
+    if value.size != 1:
+        raise ShapeError(f"full needs one number; got shape {value.shape}. Use broadcast_to")
+    target = value.dtype if dtype is None else as_dtype(dtype)
+    if isinstance(fill_value, Tensor) and (fill_value.requires_grad or fill_value.node.value is None):
+        return broadcast_to(reshaped(astype(value, target), ()), as_shape("full", shape))
+    number = Tensor(fill_value, target)._array().reshape(())
+    return _made("full", lambda sizes, dtype: np.full(sizes, number, dtype), shape, target, device)
 
 
 def zeros(shape: Shape, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -85,7 +104,7 @@ def zeros(shape: Shape, *, dtype: DTypeLike | None = None, device: Any = None) -
     >>> zeros(2)
     tensor([0., 0.])
     """
-    return _filled(shape, 0, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
+    return _made("zeros", np.zeros, shape, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
 
 
 def ones(shape: Shape, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -94,7 +113,7 @@ def ones(shape: Shape, *, dtype: DTypeLike | None = None, device: Any = None) ->
     >>> ones(2)
     tensor([1., 1.])
     """
-    return _filled(shape, 1, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
+    return _made("ones", np.ones, shape, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
 
 
 def empty(shape: Shape, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -113,7 +132,7 @@ def full_like(x: Any, /, fill_value: Any, *, dtype: DTypeLike | None = None, dev
     tensor([7., 7.])
     """
     like = as_tensor(x)
-    return _filled(like.shape, fill_value, like.dtype if dtype is None else as_dtype(dtype), device)
+    return full(like.shape, fill_value, dtype=like.dtype if dtype is None else dtype, device=device)
 
 
 def zeros_like(x: Any, /, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -122,7 +141,8 @@ def zeros_like(x: Any, /, *, dtype: DTypeLike | None = None, device: Any = None)
     >>> zeros_like(ones(2))
     tensor([0., 0.])
     """
-    return full_like(x, 0, dtype=dtype, device=device)
+    like = as_tensor(x)
+    return zeros(like.shape, dtype=like.dtype if dtype is None else dtype, device=device)
 
 
 def ones_like(x: Any, /, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -131,7 +151,8 @@ def ones_like(x: Any, /, *, dtype: DTypeLike | None = None, device: Any = None) 
     >>> ones_like(zeros(2))
     tensor([1., 1.])
     """
-    return full_like(x, 1, dtype=dtype, device=device)
+    like = as_tensor(x)
+    return ones(like.shape, dtype=like.dtype if dtype is None else dtype, device=device)
 
 
 def empty_like(x: Any, /, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -158,13 +179,21 @@ def arange(
     [0, 1, 2]
     """
     _check_device(device)
-    first, last = (0, start) if stop is None else (start, stop)
-    if step == 0:
-        raise ArgumentError("arange needs a step other than 0; got 0")
+    given = (0, start) if stop is None else (start, stop)
+    first, last = (_number("arange", "bound", one) for one in given)
+    step = _number("arange", "step", step)
+    if step == 0 or not all(math.isfinite(one) for one in (first, last, step)):
+        raise ArgumentError(f"arange needs finite numbers and a step other than 0; got {first}, {last}, {step}")
     if dtype is None:
-        dtype = DEFAULT_FLOAT if any(isinstance(n, float) for n in (first, last, step)) else np.dtype("int64")
-    count((max(int(np.ceil((last - first) / step)), 0),))
-    return wrap(Node(CONSTANT, value=np.arange(first, last, step).astype(as_dtype(dtype))))
+        dtype = DEFAULT_FLOAT if any(isinstance(one, float) for one in (first, last, step)) else DEFAULT_INTEGER
+    size = max(math.ceil((last - first) / step), 0)
+    return _made("arange", lambda shape, kind: _steps(first, last, step, kind), size, as_dtype(dtype), None)
+
+
+def _steps(first: float, last: float, step: float, dtype: Dtype) -> NDArray[Any]:
+    """Whole numbers in int64, others in float64, then cast: so that nothing is rounded on the way."""
+    result: NDArray[Any] = ops.NUMPY.cast(np.arange(first, last, step), dtype)
+    return result
 
 
 def linspace(
@@ -184,7 +213,13 @@ def linspace(
     """
     _check_device(device)
     target = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
-    return wrap(Node(CONSTANT, value=np.linspace(start, stop, num, endpoint=endpoint).astype(target)))
+    first, last = _number("linspace", "start", start), _number("linspace", "stop", stop)
+
+    def make(shape: tuple[int, ...], dtype: Dtype) -> NDArray[Any]:
+        with ops.quiet():
+            return np.linspace(first, last, shape[0], endpoint=bool(endpoint), dtype=dtype)
+
+    return _made("linspace", make, whole("linspace", "num", num), target, None)
 
 
 def eye(
@@ -203,8 +238,9 @@ def eye(
     """
     _check_device(device)
     target = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
-    _shape((n_rows, n_rows if n_cols is None else n_cols))
-    return wrap(Node(CONSTANT, value=np.eye(n_rows, n_cols, k, target)))
+    shape = (n_rows, n_rows if n_cols is None else n_cols)
+    k = whole("eye", "k", k)
+    return _made("eye", lambda sizes, dtype: np.eye(sizes[0], sizes[1], k, dtype), shape, target, None)
 
 
 def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
@@ -217,6 +253,8 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
     if indexing not in ("xy", "ij"):
         raise ArgumentError(f"meshgrid needs indexing 'xy' or 'ij'; got {indexing!r}")
     vectors = [as_tensor(one) for one in arrays]
+    if any(one.ndim > 1 for one in vectors):
+        raise ShapeError(f"meshgrid needs vectors; got {' and '.join(str(one.shape) for one in vectors)}")
     order = list(range(len(vectors)))
     if indexing == "xy" and len(vectors) > 1:
         order[:2] = [1, 0]
@@ -230,16 +268,18 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
 
 
 def _expanded(node: Node, place: tuple[int, ...], shape: tuple[int, ...]) -> Node:
-    placed = dispatch.ops.reshape.node((node,), {"shape": place})
-    return dispatch.ops.broadcast_to.node((placed,), {"shape": broadcast_shapes("meshgrid", place, shape)})
+    placed = ops.reshape.node((node,), {"shape": place})
+    count(shape)
+    result: Node = ops.broadcast_to.node((placed,), {"shape": shape})
+    return result
 
 
-def _triangle(x: Any, keep: Any) -> Tensor:
+def _triangle(name: str, x: Any, keep: Callable[[NDArray[Any]], NDArray[Any]]) -> Tensor:
     source = as_tensor(x)
-    rows, columns = source.shape[-2:]
-    mask = wrap(Node(CONSTANT, value=np.broadcast_to(keep(np.ones((rows, columns), bool)), source.shape)))
-    zero = wrap(Node(CONSTANT, value=np.zeros((), source.dtype)))
-    return wrap(dispatch.broadcast_node(dispatch.ops.where, [mask.node, source.node, zero.node]))
+    if source.ndim < 2:
+        raise ShapeError(f"{name} needs at least two axes; got shape {source.shape}. Add one with None")
+    mask = constant(np.broadcast_to(keep(np.ones(source.shape[-2:], bool)), source.shape))
+    return wrap(dispatch.broadcast_node(ops.where, (mask, source.node, constant(0, source.dtype))))
 
 
 def tril(x: Any, /, *, k: int = 0) -> Tensor:
@@ -248,7 +288,7 @@ def tril(x: Any, /, *, k: int = 0) -> Tensor:
     >>> tril(ones((2, 2))).tolist()
     [[1.0, 0.0], [1.0, 1.0]]
     """
-    return _triangle(x, lambda mask: np.tril(mask, k))
+    return _triangle("tril", x, lambda mask: np.tril(mask, k))
 
 
 def triu(x: Any, /, *, k: int = 0) -> Tensor:
@@ -257,4 +297,4 @@ def triu(x: Any, /, *, k: int = 0) -> Tensor:
     >>> triu(ones((2, 2))).tolist()
     [[1.0, 1.0], [0.0, 1.0]]
     """
-    return _triangle(x, lambda mask: np.triu(mask, k))
+    return _triangle("triu", x, lambda mask: np.triu(mask, k))

@@ -5,10 +5,12 @@ Knows nodes and operations; knows nothing of the Tensor class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import ops
 from ..dtypes import (
@@ -21,44 +23,104 @@ from ..dtypes import (
     promote,
     promote_scalar,
 )
-from ..errors import DtypeError
+from ..errors import DtypeError, GradientError, ShapeError
 from ..graph import CONSTANT, NO_ATTRIBUTES, Node, Type, constant, state
 from ..ops.shapes import broadcast_shapes
 
 Number = bool | int | float
 
 
-def to_array(data: Any, dtype: Dtype | None = None) -> Any:
-    """A fresh array of one of our dtypes. Python floats become float32, float64 arrays stay float64."""
+# The largest float32: beyond it NumPy warns when it makes an array of a Python number.
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def to_array(data: Any, dtype: Dtype | None = None) -> NDArray[Any]:
+    """A fresh array of one of our dtypes. Python floats become float32, float64 arrays stay float64.
+
+    Raises DtypeError for what is not numbers or does not fit the integer type asked for, ShapeError for rows
+    of unequal length.
+    """
+    of_python = isinstance(data, bool | int | float | list | tuple) and not isinstance(data, np.generic)
+    array = _python_array(data, dtype) if of_python else _foreign_array(data)
+    if array.dtype.kind == "c":
+        raise DtypeError(f"complex numbers are not offered; got {_shorten(data)}. Keep two real arrays instead")
+    if array.dtype.kind not in "biuf":
+        raise DtypeError(f"an array needs numbers; got {_shorten(data)} ({array.dtype}). Encode it as numbers first")
+    if dtype is None and of_python and array.dtype.kind == "f":
+        dtype = _float_of(data)
+    target = as_dtype(array.dtype if dtype is None else dtype)
+    if array.dtype == target and array.dtype.isnative:
+        return array
+    with ops.quiet():
+        result: NDArray[Any] = ops.NUMPY.cast(array, target)
+    return result
+
+
+def _foreign_array(data: Any) -> NDArray[Any]:
+    """A copy of an array or of anything that NumPy can read as one."""
     try:
-        array = np.array(data, copy=True)
+        return np.array(data, copy=True)
     except (ValueError, TypeError) as failure:
         raise DtypeError(
-            f"an array needs numbers in rows of equal length; got {_shorten(data)}: {failure}"
+            f"an array needs numbers; got {_shorten(data)}: {failure}. Convert it to a list or an array first"
         ) from failure
-    if dtype is not None:
-        if array.dtype.kind not in "biuf":
-            raise DtypeError(f"an array needs numbers; got {array.dtype} from {_shorten(data)}")
-        return ops.NUMPY.cast(array, as_dtype(dtype))
-    if isinstance(data, np.ndarray | np.generic):
-        return array.astype(as_dtype(array.dtype), copy=False)
-    if array.dtype.kind == "f":
-        return array.astype(_float_of(data))
-    if array.dtype.kind not in "biu":
-        raise DtypeError(f"an array needs numbers; got {array.dtype} from {_shorten(data)}")
+
+
+def _python_array(data: Any, dtype: Dtype | None) -> NDArray[Any]:
+    """An array of nested Python numbers; whole numbers must fit `dtype`, by default int64."""
+    try:
+        array = np.array(data)
+        if array.dtype.kind in "uO" or (array.dtype.kind == "f" and dtype is not None and dtype.kind in "iu"):
+            array = _whole_array(data, array, dtype)
+        if dtype is not None and dtype.kind in "iu" and array.dtype.kind in "iu":
+            return np.array(data, dtype=dtype)
+    except OverflowError as failure:
+        limits = np.iinfo(dtype or DEFAULT_INTEGER)
+        raise DtypeError(
+            f"{limits.dtype.name} holds {limits.min} to {limits.max}; got {_shorten(data)}. "
+            "Choose a wider dtype= or floats"
+        ) from failure
+    except GradientError:
+        raise GradientError(
+            f"an array of tensors would cut their gradients; got {_shorten(data)}. Use cr.stack or cr.concat"
+        ) from None
+    except ValueError as failure:
+        raise ShapeError(
+            f"an array needs rows of equal length; got {_shorten(data)}: {failure}. Pad the short rows"
+        ) from failure
+    except TypeError as failure:
+        raise DtypeError(
+            f"an array needs numbers; got {_shorten(data)}: {failure}. Convert the entries first"
+        ) from failure
     return array
 
 
-def _float_of(data: Any) -> Dtype:
-    """The float type of nested sequences: that of the NumPy scalars and arrays in it, else the default."""
-    pending, found = [data], None
+def _whole_array(data: Any, array: NDArray[Any], dtype: Dtype | None) -> NDArray[Any]:
+    """Very large Python ints, which NumPy alone would take as unsigned, as floats or as objects."""
+    entries = list(_entries(data))
+    if not entries or not all(isinstance(entry, int) for entry in entries):
+        return array
+    return np.array(data, dtype=dtype or DEFAULT_INTEGER)
+
+
+def _entries(data: Any) -> Iterator[Any]:
+    """What nested lists and tuples hold, in any order."""
+    pending = [data]
     while pending:
         item = pending.pop()
         if isinstance(item, list | tuple):
             pending.extend(item)
-        elif isinstance(item, np.ndarray | np.generic) and item.dtype.kind == "f":
-            one = as_dtype(item.dtype)
-            found = one if found is None else promote(found, one)
+        else:
+            yield item
+
+
+def _float_of(data: Any) -> Dtype:
+    """The float type of nested sequences: that of the arrays and NumPy scalars in it, else the default."""
+    found: Dtype | None = None
+    for item in _entries(data):
+        dtype = getattr(item, "dtype", None)
+        if isinstance(dtype, np.dtype) and dtype.kind == "f":
+            found = as_dtype(dtype) if found is None else promote(found, as_dtype(dtype))
     return found or DEFAULT_FLOAT
 
 
@@ -124,14 +186,25 @@ def elementwise(op: ops.Elementwise, operands: Sequence[Any]) -> Node:
     return broadcast_node(
         op,
         tuple(
-            astype(one, dtype) if isinstance(one, Node) else constant(_checked(op, one, dtype), dtype)
+            astype(one, dtype) if isinstance(one, Node) else number(_checked(op, one, dtype), dtype)
             for one in operands
         ),
     )
 
 
 def _weak(operand: Any, dtype: Dtype) -> Node:
-    return operand if isinstance(operand, Node) else constant(operand, dtype)
+    return operand if isinstance(operand, Node) else number(operand, dtype)
+
+
+def number(value: Number, dtype: Dtype) -> Node:
+    """A constant of a Python number of any size: too large for float32 is infinity, without a warning."""
+    if -_LARGEST <= value <= _LARGEST:
+        return constant(value, dtype)
+    with ops.quiet():
+        try:
+            return constant(np.asarray(value, dtype))
+        except OverflowError:
+            return constant(np.asarray(math.copysign(math.inf, value), dtype))
 
 
 def _checked(op: ops.Op, value: Number, dtype: Dtype) -> Number:
@@ -176,7 +249,7 @@ def expand(node: Node, shape: tuple[int, ...]) -> Node:
     if node.shape == shape or (node.operation is CONSTANT and not node.shape and not node.requires_grad):
         return node
     if node._value is None:
-        return ops.broadcast_to.node((node,), {"shape": shape})
+        return broadcast(node, shape)
     recorded = node.requires_grad and state.grad_enabled
     return Node(
         ops.broadcast_to, (node,), {"shape": shape}, None, (Type(shape, node.dtype),), requires_grad=recorded
@@ -185,4 +258,7 @@ def expand(node: Node, shape: tuple[int, ...]) -> Node:
 
 def broadcast(node: Node, shape: tuple[int, ...]) -> Node:
     """The node copied to `shape`; the node itself if it has it already."""
-    return node if node.shape == shape else ops.broadcast_to.node((node,), {"shape": shape})
+    if node.shape == shape:
+        return node
+    result: Node = ops.broadcast_to.node((node,), {"shape": shape})
+    return result

@@ -34,9 +34,7 @@ def text(node: Node, leaf: bool) -> str:
     if value is None:
         return f"Traced {node.type} {node.operation.name}{at(node.origin)}"
     notes = ""
-    if value.size == 0 and value.ndim != 1:
-        notes += f", shape={value.shape}"
-    elif value.size > _FULL_TEXT:
+    if (value.size == 0 and value.ndim != 1) or value.size > _FULL_TEXT:
         notes += f", shape={value.shape}"
     if value.dtype.name not in _PLAIN_DTYPES or (value.size == 0 and value.dtype.name != "float32"):
         notes += f", dtype={value.dtype.name}"

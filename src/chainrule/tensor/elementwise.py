@@ -10,8 +10,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import ops
-from ..dtypes import bool_, promote
+from ..dtypes import Dtype, as_dtype, bool_, float64, of_python, promote, promote_scalar
 from ..errors import ArgumentError, DtypeError
 from ..graph import Node
 from . import dispatch
@@ -124,7 +126,13 @@ def positive(x: Any, /) -> Tensor:
 
 
 def _logical(op: ops.Elementwise, *operands: Any) -> Tensor:
-    return elementwise(op, *(as_tensor(operand) != 0 for operand in operands))
+    return elementwise(op, *(_truth(operand) for operand in operands))
+
+
+def _truth(operand: Any) -> Tensor:
+    """True where the operand is not 0."""
+    given = as_tensor(operand)
+    return given if given.dtype == bool_ else given != 0
 
 
 def logical_and(x: Any, y: Any, /) -> Tensor:
@@ -168,7 +176,8 @@ def where(condition: Any, x: Any, y: Any, /) -> Tensor:
 
     condition: bools. x, y: of one dtype after promotion. All three broadcast.
 
-    >>> where(tensor([True, False]), 1.0, 0.0)
+    >>> import chainrule as cr
+    >>> cr.where(cr.tensor([True, False]), 1.0, 0.0)
     tensor([1., 0.])
     """
     chosen = as_tensor(condition)
@@ -176,11 +185,11 @@ def where(condition: Any, x: Any, y: Any, /) -> Tensor:
         raise DtypeError(f"where needs a bool condition; got {chosen.dtype.name}. Write x != 0")
     operands = [as_operand(x), as_operand(y)]
     dtype = dispatch.common_dtype("where", operands)
-    sides = [
-        dispatch.astype(one, dtype) if isinstance(one, Node) else dispatch.constant(one, dtype)
+    sides = (
+        dispatch.astype(one, dtype) if isinstance(one, Node) else dispatch.number(one, dtype)
         for one in operands
-    ]
-    return wrap(dispatch.broadcast_node(ops.where, [chosen.node, *sides]))
+    )
+    return wrap(dispatch.broadcast_node(ops.where, (chosen.node, *sides)))
 
 
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
@@ -188,46 +197,52 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
 
     Beyond a bound the gradient is 0; at a bound x and the bound share it.
 
-    >>> clip(tensor([-2.0, 0.5, 9.0]), 0.0, 1.0)
+    >>> import chainrule as cr
+    >>> cr.clip(cr.tensor([-2.0, 0.5, 9.0]), 0.0, 1.0)
     tensor([0. , 0.5, 1. ])
     """
-    result = as_tensor(x)
+    result = source = as_tensor(x)
     if min is not None:
         result = maximum(result, min)
     if max is not None:
         result = minimum(result, max)
-    return result
+    return source.clone() if result is source else result
 
 
-def astype(x: Any, dtype: Any, /, *, copy: bool = True) -> Tensor:
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tensor:
     """x in another dtype. Floats to integers truncate; NaN becomes 0; gradients pass between floats.
 
-    >>> astype(tensor([1.9, -1.9]), "int64").tolist()
+    copy=False gives x itself where it has the dtype already.
+
+    >>> import chainrule as cr
+    >>> cr.astype(cr.tensor([1.9, -1.9]), "int64").tolist()
     [1, -1]
     """
+    if device not in (None, "cpu"):
+        raise ArgumentError(f"the only device is 'cpu'; got {device!r}. Leave it out")
     source = as_tensor(x)
-    target = dispatch.as_dtype(dtype)
+    target = as_dtype(dtype)
     if source.dtype == target:
         return source.clone() if copy else source
     return wrap(dispatch.astype(source.node, target))
 
 
-def result_type(*operands: Any) -> Any:
+def result_type(*operands: Any) -> Dtype:
     """The dtype in which the operands (tensors, arrays, dtypes, numbers) would meet.
 
     >>> result_type("float32", "float64")
     dtype('float64')
     """
-    found = None
+    found: Dtype | None = None
     numbers = []
     for one in operands:
         if isinstance(one, bool | int | float):
             numbers.append(one)
             continue
-        dtype = one.dtype if hasattr(one, "dtype") else dispatch.as_dtype(one)
+        dtype = as_dtype(one.dtype if isinstance(one, Tensor | np.ndarray | np.generic) else one)
         found = dtype if found is None else promote(found, dtype)
     for number in numbers:
-        found = dispatch.of_python(number) if found is None else dispatch.promote_scalar(found, number)
+        found = of_python(number) if found is None else promote_scalar(found, number)
     if found is None:
         raise ArgumentError("result_type needs at least one operand; got none")
     return found
@@ -239,8 +254,9 @@ def isclose(x: Any, y: Any, /, rtol: float = 1e-5, atol: float = 1e-8, equal_nan
     >>> isclose(1.0, 1.0 + 1e-9).item()
     True
     """
-    first, second = as_tensor(x), as_tensor(y)
-    near = (abs(first - second) <= atol + rtol * abs(second)) | (first == second)
+    # In float64, where unsigned integers cannot wrap and the tolerances keep their digits.
+    first, second = (astype(as_tensor(one).detach(), float64) for one in (x, y))
+    near = (abs(first - second) <= atol + rtol * abs(second)) & isfinite(second) | (first == second)
     return near | (isnan(first) & isnan(second)) if equal_nan else near
 
 

@@ -172,7 +172,7 @@ def _check_device(device: Any) -> None:
         raise ArgumentError(f"the only device is 'cpu'; got {device!r}. Leave it out")
 
 
-def __array_namespace_info__() -> NamespaceInfo:  # noqa: N807 - the standard's name
+def __array_namespace_info__() -> NamespaceInfo:
     """What this namespace offers, as the array API standard asks.
 
     >>> __array_namespace_info__().default_device()

@@ -85,9 +85,8 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
 
     copy=False raises ArgumentError: foreign memory could change behind the tensor's back.
 
-    >>> import chainrule as cr
     >>> import numpy as np
-    >>> cr.from_dlpack(np.asarray([1.0, 2.0])).dtype
+    >>> from_dlpack(np.asarray([1.0, 2.0])).dtype
     dtype('float64')
     """
     if device not in (None, "cpu"):

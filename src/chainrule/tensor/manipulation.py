@@ -12,8 +12,8 @@ from .. import ops
 from ..dtypes import DEFAULT_INTEGER
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..graph import Type, scope
-from ..ops.shapes import broadcast_shapes as _broadcast_shapes
 from ..ops.shapes import as_shape, check_axes, check_axis, count, whole
+from ..ops.shapes import broadcast_shapes as _broadcast_shapes
 from . import dispatch
 from .core import Tensor, as_tensor, wrap
 

@@ -42,15 +42,16 @@ def matmul(x: Any, y: Any, /) -> Tensor:
         raise ShapeError(
             f"matmul needs x.shape[-1] == y.shape[{0 if column else -2}]; got {left.shape} and {right.shape}. {fix}"
         )
-    a = _reshaped(a, (1, *a.shape)) if row else a
-    b = _reshaped(b, (*b.shape, 1)) if column else b
-    if a.shape[-1] != b.shape[-2]:
-        ops.matmul.types(a.type, b.type)
-    batch = broadcast_shapes("matmul, for the axes before the last two,", a.shape[:-2], b.shape[:-2])
-    a, b = (dispatch.broadcast(node, (*batch, *node.shape[-2:])) for node in (a, b))
-    result = _product(a, b)
-    shape = (*batch, *(() if row else (a.shape[-2],)), *(() if column else (b.shape[-1],)))
-    return reshaped(result, shape)
+    with scope("matmul", "function"):
+        a = _reshaped(a, (1, *a.shape)) if row else a
+        b = _reshaped(b, (*b.shape, 1)) if column else b
+        if a.shape[-1] != b.shape[-2]:
+            ops.matmul.types(a.type, b.type)
+        batch = broadcast_shapes("matmul, for the axes before the last two,", a.shape[:-2], b.shape[:-2])
+        a, b = (dispatch.broadcast(node, (*batch, *node.shape[-2:])) for node in (a, b))
+        result = _product(a, b)
+        shape = (*batch, *(() if row else (a.shape[-2],)), *(() if column else (b.shape[-1],)))
+        return reshaped(result, shape)
 
 
 def _product(a: Node, b: Node) -> Tensor:

@@ -6,20 +6,22 @@ A Generator is a cell with four 32-bit words: two of key, two of counter. Number
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import ops
-from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype, uint32
+from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype, float64, uint32
 from ..errors import ArgumentError, DtypeError
-from ..graph import Cell, Node, constant
+from ..graph import Cell, Node
+from ..ops.shapes import as_shape, whole
 from . import dispatch
-from .core import Tensor, wrap
-from .creation import _shape
+from .core import Tensor, elementwise, wrap
 
-Shape = int | tuple[int, ...]
+Shape = int | Sequence[int]
 
 _MASK = 0xFFFFFFFF
 
@@ -33,12 +35,14 @@ class Generator:
 
     def __init__(self, seed: int = 0) -> None:
         self.cell = Cell(np.zeros(4, uint32), kind="generator", name="generator")
+        self._lock = threading.Lock()
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of `seed` from its beginning."""
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
-            raise ArgumentError(f"a seed must be a whole number from 0 to 2**64 - 1; got {seed!r}")
+        seed = whole("manual_seed", "seed", seed)
+        if not 0 <= seed < 1 << 64:
+            raise ArgumentError(f"a seed must be a whole number from 0 to 2**64 - 1; got {seed}")
         self.cell.write(np.array([seed & _MASK, seed >> 32, 0, 0], uint32))
         return self
 
@@ -47,32 +51,35 @@ class Generator:
         return [int(word) for word in self.cell.array]
 
     def set_state(self, words: list[int]) -> None:
-        """Continue from a state that `get_state` gave."""
+        """Continue from a state that `get_state` gave. Raises ArgumentError for anything else."""
+        if len(words) != 4 or not all(isinstance(word, int) and 0 <= word <= _MASK for word in words):
+            raise ArgumentError(f"a generator's state is four 32-bit numbers; got {words!r}. Use get_state")
         self.cell.write(np.array(words, uint32))
 
     def bits(self, size: int) -> Node:
         """A node of `size` random 32-bit words; the counter moves on behind them."""
-        key = self.cell.read()
-        words = ops.random_bits.node((key,), {"size": size})
-        used = (size + 1) // 2
-        if key.value is not None:
-            counter = (int(key.value[2]) | int(key.value[3]) << 32) + used
-            self.cell.write(np.array([*key.value[:2], counter & _MASK, (counter >> 32) & _MASK], uint32))
-        else:
-            step = ops.add.node((key, constant(np.array([0, 0, used, 0], uint32))), {})
-            self.cell.write_node(step)
+        with self._lock:  # two threads must not draw the same numbers
+            key = self.cell.read()
+            self.cell.write_node(ops.advance.node((key,), {"blocks": (size + 1) // 2}))
+        words: Node = ops.random_bits.node((key,), {"size": size})
         return words
 
     def uniform(
         self, shape: Shape, low: float = 0.0, high: float = 1.0, dtype: DTypeLike | None = None
     ) -> Tensor:
-        """Numbers spread evenly over low ≤ x < high, float32 by default (24 random bits; float64: 53)."""
+        """Numbers spread evenly over low ≤ x < high, float32 by default (24 random bits; float64: 53).
+
+        >>> Generator(1).uniform((2, 3), -1.0, 1.0).shape
+        (2, 3)
+        """
         target = _float(dtype)
-        sizes = _shape(shape if isinstance(shape, tuple) else (shape,))
-        unit = self._unit(sizes, target)
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise ArgumentError(f"uniform needs finite numbers low <= high; got {low} and {high}")
+        unit = self._unit(as_shape("uniform", shape), target)
         if low == 0.0 and high == 1.0:
             return unit
-        return unit * (high - low) + low
+        below = float(np.nextafter(target.type(high), target.type(low)))  # rounding must not reach `high`
+        return elementwise(ops.minimum, unit * (high - low) + low, below)
 
     def _unit(self, shape: tuple[int, ...], dtype: Dtype) -> Tensor:
         size = math.prod(shape)
@@ -92,25 +99,40 @@ class Generator:
     def normal(
         self, shape: Shape, mean: float = 0.0, std: float = 1.0, dtype: DTypeLike | None = None
     ) -> Tensor:
-        """Normally distributed numbers (Box and Muller, 1958), float32 by default."""
+        """Normally distributed numbers, float32 by default.
+
+        Source: G. E. P. Box and M. E. Muller, "A note on the generation of random normal deviates", 1958.
+
+        >>> Generator(1).normal(3).dtype
+        dtype('float32')
+        """
         target = _float(dtype)
-        sizes = _shape(shape if isinstance(shape, tuple) else (shape,))
+        sizes = as_shape("normal", shape)
         first, second = self._unit(sizes, target).node, self._unit(sizes, target).node
         radius = ops.sqrt(-2.0 * ops.log(1.0 - first))
         return wrap(radius * ops.cos((2.0 * math.pi) * second)) * std + mean
 
     def integers(self, shape: Shape, low: int, high: int) -> Tensor:
-        """Whole numbers with low ≤ n < high, int64. The bias of the modulus is below (high − low)/2³²."""
+        """Whole numbers with low ≤ n < high, int64. The bias of the modulus is below (high − low)/2³².
+
+        >>> Generator(1).integers(3, 5, 6).tolist()
+        [5, 5, 5]
+        """
+        low, high = whole("integers", "low", low), whole("integers", "high", high)
         if not low < high or high - low > 1 << 32:
             raise ArgumentError(f"integers needs low < high, at most 2**32 apart; got {low} and {high}")
-        sizes = _shape(shape if isinstance(shape, tuple) else (shape,))
+        sizes = as_shape("integers", shape)
         words = dispatch.astype(self.bits(math.prod(sizes)), np.dtype("int64"))
         flat = ops.remainder.on_nodes((words, high - low), {})
         return wrap(ops.reshape.node((ops.add.on_nodes((flat, low), {}),), {"shape": sizes}))
 
     def permutation(self, size: int) -> Tensor:
-        """The numbers 0 … size − 1 in random order, int64."""
-        keys = self._unit((size,), np.dtype("float64"))
+        """The numbers 0 … size − 1 in random order, int64.
+
+        >>> sorted(Generator(1).permutation(3).tolist())
+        [0, 1, 2]
+        """
+        keys = self._unit(as_shape("permutation", whole("permutation", "size", size)), float64)
         return wrap(ops.argsort.node((keys.node,), {"axis": 0, "descending": False}))
 
 

@@ -106,12 +106,17 @@ def differentiate(
         slope.add(middle, spread)
         bend.add(2 * (above - 2 * value + below) / width, 2 * spread)
         error = slope.error + (abs(bend.value) + bend.error) / 2
-        if usable >= 4 and (error <= goal * abs(slope.value) or spread > slope.error):
+        if usable >= 4 and (error <= goal * abs(slope.value) or 2 * spread > error or _is_kink(slope, bend)):
             break
         step /= 2
     if usable < 2:
         return Estimate(math.nan, math.inf, ONE_SIDED, chord, evaluations)
     return _judge(slope, bend, noise, chord, evaluations)
+
+
+def _is_kink(slope: _Extrapolation, bend: _Extrapolation) -> bool:
+    """A jump in slope that has settled: no smaller step can make the bar narrower."""
+    return bend.error < 1e-3 * abs(bend.value) and slope.error < abs(bend.value)
 
 
 def _judge(

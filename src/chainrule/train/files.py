@@ -126,6 +126,11 @@ def _digest(arrays: Mapping[str, Array]) -> str:
 # --------------------------------------------------------------------------------------- files and folders
 
 
+def readable(name: str) -> str:
+    """A file's name as text to print or store, also where the locale knows no more than ASCII."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 def read_file(path: Path) -> bytes:
     """The content of a file; RunError says why there is none."""
     try:
@@ -168,8 +173,17 @@ class NewFolder:
         self.place = os.path.abspath(place)
         parent, name = os.path.split(self.place)
         self._temporary = os.path.join(parent, f".{name[:100]}.{secrets.token_hex(8)}")
-        os.makedirs(parent, exist_ok=True)
-        os.mkdir(self._temporary)
+        self._made: list[str] = []
+        while not os.path.isdir(parent):
+            self._made.append(parent)
+            parent = os.path.dirname(parent)
+        try:
+            for missing in reversed(self._made):
+                os.mkdir(missing)
+            os.mkdir(self._temporary)
+        except OSError:
+            self.discard()
+            raise
 
     def write(self, name: str, data: bytes) -> None:
         """Add a file."""
@@ -184,8 +198,11 @@ class NewFolder:
         _sync_folder(os.path.dirname(self.place))
 
     def discard(self) -> None:
-        """Remove what was written, if the folder has not appeared."""
+        """Remove what was written, if the folder has not appeared, and the folders around it that were made for it."""
         shutil.rmtree(self._temporary, ignore_errors=True)
+        for made in self._made:
+            with contextlib.suppress(OSError):  # not empty: somebody uses it
+                os.rmdir(made)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Knows nothing of epochs and optimizers.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,9 @@ def make_problem(loss: Any, metrics: Sequence[Any] | None) -> Problem:
             chosen[one] = known[one]
         else:
             has = ", ".join(known) or "none by name"
-            raise ArgumentError(f"this loss has the metrics: {has}; got {one!r}. Or give a function (outputs, targets)")
+            raise ArgumentError(
+                f"this loss has the metrics: {has}; got {one!r}. Or give a function (outputs, targets)"
+            )
     return Problem(function, kind, logits, chosen)
 
 
@@ -95,7 +98,9 @@ def _find_loss(loss: Any) -> tuple[Callable[..., Any], str, bool]:
             raise ArgumentError(f"loss must be {', '.join(_LOSSES)}, or a function; got {loss!r}")
         return _LOSSES[loss]
     if not callable(loss):
-        raise ArgumentError(f"loss must be a name or a function (outputs, targets); got {type(loss).__name__}")
+        raise ArgumentError(
+            f"loss must be a name or a function (outputs, targets); got {type(loss).__name__}"
+        )
     if type(loss) in _MODULES:
         _, kind, logits = _LOSSES[_MODULES[type(loss)]]
         return loss, kind, logits
@@ -112,10 +117,8 @@ def as_array(data: Any, name: str) -> Array:
     """An array of numbers from a tensor, array, table or nested list; DataError for anything else."""
     array = data.detach().numpy() if isinstance(data, Tensor) else np.asarray(data)
     if array.dtype.kind == "O":
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             array = array.astype(np.float64)
-        except (TypeError, ValueError):
-            pass
     if array.dtype.kind not in "biuf":
         shown = next((repr(one) for one in array.reshape(-1)[:1].tolist()), "nothing")
         fix = (
@@ -202,7 +205,9 @@ def _classes(targets: Array, outputs: Array) -> Array:
         fix = f"Give the last layer {high + 1} outputs" if low >= 0 else "Number the classes from 0"
         if low == 1 and high == count:
             fix = "Number the classes from 0: y - 1"
-        raise DataError(f"the model has {count} outputs, so classes are 0 to {count - 1}; got {low} to {high}. {fix}")
+        raise DataError(
+            f"the model has {count} outputs, so classes are 0 to {count - 1}; got {low} to {high}. {fix}"
+        )
     return targets.reshape(expected).astype(np.int64)
 
 
@@ -241,4 +246,7 @@ def measure(problem: Problem, outputs: Array, targets: Array) -> dict[str, float
     """Loss and metrics of outputs, averaged over the rows."""
     with no_grad():
         loss = float(problem.loss(tensor_of(outputs), tensor_of(targets)))
-    return {"loss": loss, **{name: float(metric(outputs, targets)) for name, metric in problem.metrics.items()}}
+    return {
+        "loss": loss,
+        **{name: float(metric(outputs, targets)) for name, metric in problem.metrics.items()},
+    }

@@ -26,7 +26,7 @@ class Progress(Protocol):
 
 
 def make_progress(progress: bool | str | Progress, epochs: int, language: str = "en") -> Progress:
-    """True: a bar on a terminal and plain lines elsewhere; "plain": lines; False: nothing; or an object of one's own."""
+    """True: a bar on a terminal, else plain lines; "plain": lines; False: nothing; or an object of one's own."""
     if progress is False:
         return Silent()
     if progress is True:
@@ -34,7 +34,7 @@ def make_progress(progress: bool | str | Progress, epochs: int, language: str = 
     if progress == "plain":
         return Lines(epochs, language)
     if hasattr(progress, "epoch") and hasattr(progress, "close"):
-        return progress  # type: ignore[return-value]
+        return progress
     raise ArgumentError(f"progress must be True, False or 'plain'; got {progress!r}")
 
 
@@ -74,7 +74,7 @@ class Lines:
     def __init__(self, epochs: int, language: str) -> None:
         self._epochs = epochs
         self._language = language
-        self._every = max(1, epochs // _PLAIN_LINES)
+        self._every = max(1, -(-epochs // _PLAIN_LINES))
         self._pending: dict[str, float] | None = None
 
     def epoch(self, record: dict[str, float]) -> None:
@@ -114,7 +114,9 @@ class Bar:
             TimeRemainingColumn(compact=True),
             console=Console(highlight=False, markup=False),
         )
-        self._task = self._rich.add_task(sentence("progress.epoch", language, count=""), total=epochs, numbers="")
+        self._task = self._rich.add_task(
+            sentence("progress.epoch", language, count=""), total=epochs, numbers=""
+        )
         self._rich.start()
 
     def epoch(self, record: dict[str, float]) -> None:

@@ -1,0 +1,117 @@
+"""`chainrule predict RUN new.csv -o out.csv`: the predictions of a stored run for the rows of a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from ..data.tabular import Fact, read_table, write_table
+from ..errors import DataError
+from ..train.tabular import Prediction, Predictor, load_predictor
+from .report import Report, score_text
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments and options of `chainrule predict`."""
+    parser.add_argument("run", metavar="RUN", help="a folder that `chainrule train` made")
+    parser.add_argument(
+        "table", metavar="new.csv", help="a table with the columns of the training table, in any order"
+    )
+    parser.add_argument(
+        "-o", "--out", metavar="out.csv", help="where the predictions are written (<table>-predictions.csv)"
+    )
+    parser.add_argument(
+        "--encoding", metavar="NAME", help="how the file's letters are written (found by default)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only what is unusual")
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict, write the table, and say what was noticed."""
+    predictor = load_predictor(arguments.run)
+    frame, reading = read_table(arguments.table, encoding=arguments.encoding)
+    prediction = predictor.predict(frame)
+    stem = os.path.splitext(os.path.basename(arguments.table))[0]
+    place = arguments.out or f"{stem}-predictions.csv"
+    added = added_columns(predictor, prediction, frame)
+    facts = [*prediction.facts, *write_table(frame.assign(**added), place)]
+    score = _score(predictor, frame)
+    if arguments.json:
+        record = {
+            "out": place,
+            "rows": len(frame),
+            "columns": list(added),
+            "facts": [one.to_json() for one in facts],
+            "score": score,
+        }
+        print(json.dumps(record, ensure_ascii=False))
+        return 0
+    _tell(arguments, [*reading.facts, *facts], list(added), len(frame), score, predictor, place)
+    return 0
+
+
+def added_columns(
+    predictor: Predictor, prediction: Prediction, frame: pandas.DataFrame
+) -> dict[str, list[str]]:
+    """The new columns by their names: the prediction, and for classes their probabilities."""
+    taken = {str(name) for name in frame.columns}
+    texts = [one if isinstance(one, str) else f"{one:.9g}" for one in prediction.values.tolist()]
+    added = {_free_name("prediction", taken): texts}
+    if prediction.probabilities is not None:
+        for k, name in enumerate(predictor.preparation.classes):
+            column = prediction.probabilities[:, k]
+            added[_free_name(f"probability_{name}", taken)] = [f"{one:.6f}" for one in column.tolist()]
+    return added
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    taken.add(free)
+    return free
+
+
+def _score(predictor: Predictor, frame: pandas.DataFrame) -> dict[str, float] | None:
+    """The score, where every row has a target that can be compared."""
+    if predictor.preparation.target.name not in frame.columns:
+        return None
+    try:
+        return predictor.score(frame)
+    except (
+        DataError
+    ):  # some rows have no target, or a class that was not learnt: there is no score, and no fault
+        return None
+
+
+def _tell(
+    arguments: argparse.Namespace,
+    facts: list[Fact],
+    added: list[str],
+    rows: int,
+    score: dict[str, Any] | None,
+    predictor: Predictor,
+    place: str,
+) -> None:
+    report = Report(arguments.lang)
+    name = os.path.basename(arguments.table)
+    if not arguments.quiet:
+        report.line("data", report.say("predict.rows", rows=rows, name=name, run=arguments.run))
+    for one in facts:
+        if one.key not in ("encoding_utf8", "delimiter_comma"):
+            report.line("note", report.told(one))
+    if score is not None and not arguments.quiet:
+        told = ", ".join(
+            f"{report.say(f'train.{key}')} {score_text(key, value)}" for key, value in score.items()
+        )
+        report.line("note", report.say("predict.score", target=predictor.preparation.target.name, score=told))
+    if not arguments.quiet:
+        shown = ", ".join(added[:4]) + (", …" if len(added) > 4 else "")
+        report.line("saved", report.say("predict.written", path=place, columns=shown))

@@ -1,0 +1,339 @@
+"""Loops → LLVM's textual IR: one function for each different nest, and one that calls them in order.
+
+Floating point stays IEEE: no fast-math flags but those that a value carries. Pointers are only ever offset.
+Knows nothing of graphs and operations; knows nothing of llvmlite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import Dtype, is_float
+from ..errors import GraphError
+from . import loops as ir
+from .contraction import expand
+from .indices import Atom, Dynamic, Index, Quotient, Remainder
+from .loops import Accumulator, Contraction, For, Loops, Nest, Statement, Store, Update, Value, buffers_of
+from .plan import Buffer, Plan
+
+_ARITHMETIC = {
+    "add": ("fadd", "add", "add"), "subtract": ("fsub", "sub", "sub"), "multiply": ("fmul", "mul", "mul"),
+    "divide": ("fdiv", "", ""),
+    "equal": ("fcmp oeq", "icmp eq", "icmp eq"), "not_equal": ("fcmp une", "icmp ne", "icmp ne"),
+    "less": ("fcmp olt", "icmp slt", "icmp ult"), "less_equal": ("fcmp ole", "icmp sle", "icmp ule"),
+    "and": ("", "and", "and"), "or": ("", "or", "or"), "xor": ("", "xor", "xor"),
+}  # fmt: skip
+"""Instruction for floats, signed integers, unsigned integers and bools."""
+
+_INTRINSICS = {
+    "sqrt": "sqrt", "absolute": "fabs", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "roundeven",
+}  # fmt: skip
+
+# `llvm.maximum` hands NaN on, as NumPy does; `llvm.maxnum` would lose it.
+_EXTREMES = {"maximum": ("maximum", "smax", "umax"), "minimum": ("minimum", "smin", "umin")}
+
+
+def emit(loops: Loops, plan: Plan) -> tuple[str, str]:
+    """(module, name of its entry). The entry takes one pointer, to a table of the addresses of all buffers:
+    sources, constants, results, arena, status.
+    """
+    functions: dict[str, str] = {}
+    declarations: set[str] = set()
+    calls = []
+    for nest in loops.nests:
+        function = _Function(nest)
+        text = function.text()
+        name = _name(text)
+        functions.setdefault(name, text.replace("@NEST", f"@{name}"))
+        declarations |= function.declarations
+        calls.append((name, buffers_of(nest)))
+    entry = _entry(calls, plan)
+    parts = [
+        *functions.values(),
+        entry,
+        *sorted(declarations),
+        "attributes #0 = { nounwind willreturn memory(none) }",
+    ]
+    name = _name("\n".join(parts))
+    return "\n\n".join(parts).replace("@ENTRY", f"@{name}") + "\n", name
+
+
+def _name(text: str) -> str:
+    """A symbol that no library has, and the same for the same text."""
+    return "cr_" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _entry(calls: list[tuple[str, list[Buffer]]], plan: Plan) -> str:
+    """The whole step: addresses out of the table, then nest after nest."""
+    counts = {
+        "source": len(plan.fusion.graph.sources),
+        "constant": len(plan.constants),
+        "result": len(plan.results),
+    }
+    first = {"source": 0, "constant": counts["source"], "result": counts["source"] + counts["constant"]}
+    arena = sum(counts.values())
+    lines = ["define void @ENTRY(ptr noalias readonly %table) {", "entry:"]
+    pointers: dict[Buffer, str] = {}
+
+    def slot(name: str, number: int) -> str:
+        lines.append(f"  %{name}.slot = getelementptr inbounds ptr, ptr %table, i64 {number}")
+        lines.append(f"  %{name} = load ptr, ptr %{name}.slot, align 8")
+        return f"%{name}"
+
+    base = slot("arena", arena)
+    status = slot("status", arena + 1)
+    for _, buffers in calls:
+        for buffer in buffers:
+            if buffer in pointers:
+                continue
+            if buffer.place == "arena":
+                pointers[buffer] = name = f"%b{len(pointers)}"
+                lines.append(f"  {name} = getelementptr inbounds i8, ptr {base}, i64 {buffer.offset}")
+            elif buffer.place == "status":
+                pointers[buffer] = status
+            else:
+                pointers[buffer] = slot(f"b{len(pointers)}", first[buffer.place] + buffer.index)
+    for name, buffers in calls:
+        lines.append(f"  call void @{name}({', '.join(f'ptr {pointers[one]}' for one in buffers)})")
+    return "\n".join([*lines, "  ret void", "}"])
+
+
+def type_of(dtype: Dtype) -> str:
+    """LLVM's type of a value in a register."""
+    if is_float(dtype):
+        return "float" if dtype.itemsize == 4 else "double"
+    return "i1" if dtype.kind == "b" else f"i{dtype.itemsize * 8}"
+
+
+def _in_memory(dtype: Dtype) -> str:
+    return "i8" if dtype.kind == "b" else type_of(dtype)
+
+
+def literal(number: Any, dtype: Dtype) -> str:
+    """A number as LLVM writes it: floats as the bits of the double, so that none is lost."""
+    if is_float(dtype):
+        return "0x" + struct.pack(">d", float(number)).hex().upper()
+    if dtype.kind == "b":
+        return "true" if number else "false"
+    return str(int(number))
+
+
+class _Function:
+    """One nest as a function of the pointers that it touches."""
+
+    def __init__(self, nest: Nest) -> None:
+        self.nest = nest
+        self.buffers = buffers_of(nest)
+        self.pointers = {buffer: f"%p{k}" for k, buffer in enumerate(self.buffers)}
+        self.lines: list[str] = []
+        self.slots: list[str] = []
+        self.names: dict[Any, str] = {}
+        self.declarations: set[str] = set()
+        self.label = "entry"
+        self._count = 0
+
+    def text(self) -> str:
+        """The whole definition, named @NEST until its name is known."""
+        self.statements(self.nest.body)
+        written = {s.buffer for s in ir.walk(self.nest.body) if isinstance(s, Store)}
+        written |= {s.out[0] for s in ir.walk(self.nest.body) if isinstance(s, Contraction)}
+        parameters = ", ".join(
+            f"ptr noalias {'' if buffer in written else 'readonly '}{self.pointers[buffer]}"
+            for buffer in self.buffers
+        )
+        head = f"define internal void @NEST({parameters}) noinline {{"
+        return "\n".join(
+            [head, "entry:", *self.slots, "  br label %start", "start:", *self.lines, "  ret void", "}"]
+        )
+
+    def new(self, prefix: str = "%t") -> str:
+        """A fresh name."""
+        self._count += 1
+        return f"{prefix}{self._count}"
+
+    def put(self, instruction: str) -> str:
+        """One instruction with a result; its name."""
+        name = self.new()
+        self.lines.append(f"  {name} = {instruction}")
+        return name
+
+    # ------------------------------------------------------------------------------- statements
+
+    def statements(self, body: list[Statement]) -> None:
+        """Every statement in order."""
+        for statement in body:
+            if isinstance(statement, For):
+                self.loop(statement)
+            elif isinstance(statement, Store):
+                self.store(statement)
+            elif isinstance(statement, Accumulator):
+                self.accumulator(statement)
+            elif isinstance(statement, Update):
+                kind = type_of(statement.accumulator.dtype)
+                self.lines.append(
+                    f"  store {kind} {self.operand(statement.value)}, ptr {self.names[statement.accumulator]}"
+                )
+            elif isinstance(statement, Contraction):
+                self.statements(expand(statement))
+            elif statement.opcode != "constant":
+                self.names[statement] = self.compute(statement)
+
+    def loop(self, loop: For) -> None:
+        """Counts from 0; an empty loop writes nothing."""
+        if loop.variable.extent <= 0:
+            return
+        before = self.new("before")
+        head, after = self.new("head"), self.new("after")
+        self.lines += [f"  br label %{before}", f"{before}:", f"  br label %{head}", f"{head}:"]
+        name = self.new("%i")
+        place = len(self.lines)
+        self.names[loop.variable] = name
+        outer, self.label = self.label, head
+        self.statements(loop.body)
+        following, done = self.new(), self.new()
+        last = self.new("latch")
+        self.lines += [
+            f"  br label %{last}", f"{last}:",
+            f"  {following} = add nuw nsw i64 {name}, 1",
+            f"  {done} = icmp eq i64 {following}, {loop.variable.extent}",
+            f"  br i1 {done}, label %{after}, label %{head}", f"{after}:",
+        ]  # fmt: skip
+        self.lines.insert(place, f"  {name} = phi i64 [ 0, %{before} ], [ {following}, %{last} ]")
+        self.label = outer
+
+    def accumulator(self, one: Accumulator) -> None:
+        """A slot on the stack, which LLVM turns into a register."""
+        slot = self.new("%a")
+        kind = type_of(one.dtype)
+        self.slots.append(f"  {slot} = alloca {kind}")
+        self.lines.append(f"  store {kind} {self.operand(one.initial)}, ptr {slot}")
+        self.names[one] = slot
+
+    def store(self, one: Store) -> None:
+        """Bools are bytes in memory."""
+        value, dtype = self.operand(one.value), one.value.dtype
+        if dtype.kind == "b":
+            value = self.put(f"zext i1 {value} to i8")
+        address = self.address(one.buffer, one.index)
+        self.lines.append(f"  store {_in_memory(dtype)} {value}, ptr {address}, align {dtype.itemsize}")
+
+    def address(self, buffer: Buffer, index: Index) -> str:
+        """Where an element stands."""
+        element = _in_memory(buffer.type.dtype)
+        return self.put(
+            f"getelementptr inbounds {element}, ptr {self.pointers[buffer]}, i64 {self.index(index)}"
+        )
+
+    # ------------------------------------------------------------------------------- positions
+
+    def index(self, index: Index) -> str:
+        """An index as an i64."""
+        total = ""
+        for atom, factor in index.ordered:
+            term = self.atom(atom)
+            if factor != 1:
+                term = self.put(f"mul nsw i64 {term}, {factor}")
+            total = term if not total else self.put(f"add nsw i64 {total}, {term}")
+        if not total:
+            return str(index.constant)
+        return self.put(f"add nsw i64 {total}, {index.constant}") if index.constant else total
+
+    def atom(self, atom: Atom) -> str:
+        """One part of an index; quotients and remainders are of numbers that are never negative."""
+        if isinstance(atom, Quotient | Remainder):
+            if atom.index.low < 0:
+                raise GraphError(f"{atom} may be negative")
+            way = "udiv" if isinstance(atom, Quotient) else "urem"
+            return self.put(f"{way} i64 {self.index(atom.index)}, {atom.divisor}")
+        if isinstance(atom, Dynamic):
+            return self.operand(atom.value)
+        return self.names[atom]
+
+    # ------------------------------------------------------------------------------- values
+
+    def operand(self, value: Value) -> str:
+        """A value's name, or the number itself."""
+        if value.opcode == "constant":
+            return literal(value.detail, value.dtype)
+        return self.names[value]
+
+    def compute(self, value: Value) -> str:
+        """The instruction for one value."""
+        dtype, kind, opcode = value.dtype, type_of(value.dtype), value.opcode
+        operands = [self.operand(operand) for operand in value.operands]
+        if opcode == "load":
+            return self.load(*value.detail)
+        if opcode == "number":
+            return self.put(f"add i64 {self.index(value.detail)}, 0")
+        if opcode == "read":
+            return self.put(f"load {kind}, ptr {self.names[value.detail]}")
+        if opcode == "negative":
+            return self.put(f"fneg {kind} {operands[0]}")
+        if opcode == "select":
+            return self.put(f"select i1 {operands[0]}, {kind} {operands[1]}, {kind} {operands[2]}")
+        if opcode == "cast":
+            return self.cast(operands[0], value.operands[0].dtype, dtype)
+        if opcode == "library":
+            name = value.detail + ("f" if dtype.itemsize == 4 else "")
+            return self.call(f"@{name}", kind, operands, " #0")
+        if opcode in _INTRINSICS:
+            return self.call(f"@llvm.{_INTRINSICS[opcode]}.f{dtype.itemsize * 8}", kind, operands)
+        if opcode in _EXTREMES:
+            name = _EXTREMES[opcode][_column(dtype)]
+            suffix = f"f{dtype.itemsize * 8}" if dtype.kind == "f" else kind
+            return self.call(f"@llvm.{name}.{suffix}", kind, operands)
+        given = value.operands[0].dtype
+        instruction = _ARITHMETIC[opcode][_column(given)]
+        flags = f" {value.flags}" if value.flags else ""
+        return self.put(f"{instruction}{flags} {type_of(given)} {operands[0]}, {operands[1]}")
+
+    def load(self, buffer: Buffer, index: Index) -> str:
+        """An element; bools are bytes in memory."""
+        dtype = buffer.type.dtype
+        loaded = self.put(
+            f"load {_in_memory(dtype)}, ptr {self.address(buffer, index)}, align {dtype.itemsize}"
+        )
+        return self.put(f"icmp ne i8 {loaded}, 0") if dtype.kind == "b" else loaded
+
+    def call(self, name: str, kind: str, operands: list[str], attributes: str = "") -> str:
+        """A function of numbers of one type."""
+        self.declarations.add(f"declare {kind} {name}({', '.join([kind] * len(operands))}){attributes}")
+        return self.put(f"call {kind} {name}({', '.join(f'{kind} {operand}' for operand in operands)})")
+
+    def cast(self, operand: str, given: Dtype, dtype: Dtype) -> str:
+        """Change of dtype; the saturating forms are defined for every float."""
+        source, target = type_of(given), type_of(dtype)
+        if given.kind == "f" and dtype.kind in "iu":
+            way = "fptosi" if dtype.kind == "i" else "fptoui"
+            name = f"@llvm.{way}.sat.{target}.f{given.itemsize * 8}"
+            self.declarations.add(f"declare {target} {name}({source})")
+            return self.put(f"call {target} {name}({source} {operand})")
+        if given.kind == "f":
+            return self.put(
+                f"{'fpext' if dtype.itemsize > given.itemsize else 'fptrunc'} {source} {operand} to {target}"
+            )
+        if dtype.kind == "f":
+            return self.put(f"{'sitofp' if given.kind == 'i' else 'uitofp'} {source} {operand} to {target}")
+        if given.kind != "b" and dtype.itemsize < given.itemsize:
+            return self.put(f"trunc {source} {operand} to {target}")
+        if given.kind != "b" and dtype.itemsize == given.itemsize:
+            return operand
+        return self.put(f"{'sext' if given.kind == 'i' else 'zext'} {source} {operand} to {target}")
+
+
+def _column(dtype: Dtype) -> int:
+    return 0 if dtype.kind == "f" else 1 if dtype.kind == "i" else 2
+
+
+def libraries(loops: Loops) -> set[str]:
+    """Names of the C library's functions that the loops call."""
+    return {
+        value.detail + ("f" if value.dtype == np.dtype("float32") else "")
+        for nest in loops.nests
+        for value in ir.walk(nest.body)
+        if isinstance(value, Value) and value.opcode == "library"
+    }

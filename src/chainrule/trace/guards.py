@@ -1,0 +1,218 @@
+"""What a traced function depends on besides its arguments and cells: numbers and objects in closures and globals.
+
+Looked at: the variables that the function's code names, attributes of the objects behind them that the code
+names too, and the same for functions of the same module that it calls. Containers are looked into up to a size.
+What is reached in other ways (a long list, an attribute of an attribute of a foreign class) is taken as it was
+when the function was traced.
+Knows nothing of graphs being compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import PACKAGE_FOLDER
+from ..graph import Node
+from ..pytree import flatten
+from ..tensor import Tensor
+
+# Containers with more leaves are compared by identity and length.
+_MOST_LEAVES = 64
+# Objects whose attributes are looked at, at most.
+_MOST_OBJECTS = 200
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+class Same:
+    """An object that equals only itself, held so that its identity is not given to another."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.held is self.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
+
+    def __repr__(self) -> str:
+        return type(self.held).__name__
+
+
+class Watched(NamedTuple):
+    """A variable or attribute: how the code calls it, and how to look at it."""
+
+    name: str
+    look: Callable[[], Any]
+
+
+_MISSING = object()
+
+
+def snapshot(value: Any) -> Any:
+    """Something that compares equal as long as the value means the same to a traced function."""
+    if isinstance(value, _PLAIN):
+        return type(value).__name__, repr(value)
+    if isinstance(value, Tensor):
+        if value.cell is not None or value.requires_grad:
+            return Same(value), Same(value.cell or value.node)
+        return Same(value), value.dtype, value.shape  # its numbers are an input
+    if isinstance(value, np.ndarray):
+        content = hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=16).hexdigest()
+        return value.dtype.str, value.shape, content
+    if type(value) in (list, tuple, dict):
+        return _container(value)
+    return Same(value)
+
+
+def _container(value: Any) -> Any:
+    if len(value) <= _MOST_LEAVES:
+        leaves, _ = flatten(value)
+        if len(leaves) <= _MOST_LEAVES:
+            keys = tuple(map(repr, value)) if isinstance(value, dict) else len(value)
+            return (
+                type(value).__name__,
+                keys,
+                tuple(
+                    Same(leaf) if isinstance(leaf, np.ndarray | list | tuple | dict) else snapshot(leaf)
+                    for leaf in leaves
+                ),
+            )
+    return Same(value), len(value)
+
+
+def captured_tensors(watched: list[Watched]) -> list[Tensor]:
+    """Tensors behind the variables whose numbers can be inputs: without a cell, without a gradient."""
+    found: dict[int, Tensor] = {}
+    for one in watched:
+        value = one.look()
+        leaves = [value]
+        if type(value) in (list, tuple, dict) and len(value) <= _MOST_LEAVES:
+            leaves = flatten(value)[0][: _MOST_LEAVES + 1]
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and leaf.cell is None and not leaf.requires_grad:
+                found[id(leaf)] = leaf
+    return list(found.values())
+
+
+# ------------------------------------------------------------------------------------ what code names
+
+
+def watch(function: Any) -> list[Watched]:
+    """The variables and attributes that the function depends on."""
+    search = _Search()
+    search.enter(function)
+    return search.finish()
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code and that of the functions written inside it."""
+    yield code
+    for one in code.co_consts:
+        if isinstance(one, types.CodeType):
+            yield from _codes(one)
+
+
+class _Search:
+    def __init__(self) -> None:
+        self.found: dict[tuple[int, str], Watched] = {}
+        self.names: dict[str, None] = {}
+        self.objects: dict[int, tuple[str, Any]] = {}
+        self.functions: set[types.FunctionType] = set()
+        self.module: Any = None
+
+    def enter(self, function: Any) -> None:
+        """A function, a bound method, or an object that can be called."""
+        if isinstance(function, types.MethodType):
+            self.objects.setdefault(id(function.__self__), ("self", function.__self__))
+            function = function.__func__
+        function = getattr(function, "__wrapped__", function)
+        if not isinstance(function, types.FunctionType):
+            call = type(function).__dict__.get("__call__")
+            self.objects.setdefault(id(function), ("self", function))
+            if not isinstance(call, types.FunctionType):
+                return
+            function = call
+        if self.module is None:
+            self.module = function.__globals__
+        self.follow(function)
+
+    def follow(self, function: types.FunctionType) -> None:
+        """Variables of one function of the same module."""
+        if function in self.functions or function.__globals__ is not self.module:
+            return
+        if function.__code__.co_filename.startswith(PACKAGE_FOLDER):
+            return
+        self.functions.add(function)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+            self.add(name, id(cell), lambda cell=cell: _content(cell))  # type: ignore[misc]
+        for code in _codes(function.__code__):
+            for name in code.co_names:
+                self.names.setdefault(name)
+                if name in function.__globals__:
+                    space = function.__globals__
+                    self.add(name, id(space), lambda space=space, name=name: space.get(name, _MISSING))  # type: ignore[misc]
+
+    def add(self, name: str, owner: int, look: Callable[[], Any]) -> None:
+        """Watch one variable, and what stands behind it."""
+        if (owner, name) in self.found:
+            return
+        self.found[owner, name] = Watched(name, look)
+        value = look()
+        if isinstance(value, types.FunctionType):
+            self.follow(value)
+        elif _has_attributes(value):
+            self.objects.setdefault(id(value), (name, value))
+
+    def finish(self) -> list[Watched]:
+        """Attributes of the objects, then everything that was found."""
+        done: set[int] = set()
+        while len(done) < _MOST_OBJECTS:
+            waiting = [key for key in self.objects if key not in done]
+            if not waiting:
+                break
+            key = waiting[0]
+            done.add(key)
+            label, value = self.objects[key]
+            space = vars(value)
+            for name in [name for name in self.names if name in space]:
+                self.add(
+                    f"{label}.{name}",
+                    id(space),
+                    lambda space=space, name=name: space.get(name, _MISSING),  # type: ignore[misc]
+                )
+            for name in list(self.names):
+                method = getattr(type(value), name, None)
+                if isinstance(method, types.FunctionType):
+                    self.follow(method)
+        return list(self.found.values())
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _MISSING
+
+
+def _has_attributes(value: Any) -> bool:
+    """Objects of users' classes and users' modules; not classes, not other libraries."""
+    if isinstance(value, type | Tensor | Node | np.ndarray | np.generic) or not hasattr(value, "__dict__"):
+        return False
+    if isinstance(value, types.ModuleType):
+        file = getattr(value, "__file__", None) or "site-packages"
+        return "site-packages" not in file and not file.startswith(PACKAGE_FOLDER) and not _is_standard(value)
+    return not isinstance(value, types.BuiltinFunctionType)
+
+
+def _is_standard(module: types.ModuleType) -> bool:
+    return module.__name__.partition(".")[0] in sys.stdlib_module_names

@@ -1,0 +1,187 @@
+"""What happens while a function is traced: cells are read and written in the graph only, conditions become checks.
+
+Knows cells, nodes and operations; knows nothing of arguments, tensors or machine code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..config import config
+from ..errors import BoundsError, ChainruleError, NonFiniteError, TraceError, find_origin
+from ..graph import (
+    CONSTANT,
+    READ,
+    Attributes,
+    Cell,
+    Check,
+    Node,
+    Operation,
+    Slot,
+    Trace,
+    constant,
+    operand_types,
+)  # fmt: skip
+
+
+class Tracing(Trace):
+    """The trace of one call: stands between cells and the graph that is being built."""
+
+    def __init__(self) -> None:
+        self.start = Node(CONSTANT).serial
+        self.reads: dict[Slot, Node] = {}
+        self.arrays: dict[Cell, Node] = {}
+        self.grads: dict[Cell, Node | None] = {}
+        self.grad_was_none: dict[Cell, bool] = {}
+        self.written: dict[Slot, None] = {}
+        self.deposited: dict[Cell, tuple[Node, Any]] = {}
+        self.checks: list[Check] = []
+        self.local: set[Cell] = set()
+
+    # ------------------------------------------------------------------------------- cells
+
+    def create(self, cell: Cell) -> None:
+        """A cell that is made here does not outlive the call: it is neither read from outside nor written."""
+        self.local.add(cell)
+
+    def read(self, cell: Cell) -> Node:
+        """A source the first time; later what was written, as a leaf of its own."""
+        node = self.arrays.get(cell)
+        if node is None:
+            if cell in self.local:
+                node = Node(READ, value=cell.array, requires_grad=cell.requires_grad, cell=cell)
+            else:
+                node = Node(READ, type=(cell.type,), requires_grad=cell.requires_grad, cell=cell)
+                self.reads[cell, "array"] = node
+            self.arrays[cell] = node
+        elif node.cell is not cell:
+            # Written before: gradients of what follows belong to the cell, and stop there.
+            node = Node(
+                ops.stop_gradient, (node,), type=node.types, requires_grad=cell.requires_grad, cell=cell
+            )
+            self.arrays[cell] = node
+        return node
+
+    def write(self, cell: Cell, node: Node) -> None:
+        """The cell holds `node` from here on."""
+        if node.type != cell.type:
+            raise TraceError(
+                f"a compiled step keeps the types of cells; {cell.name or 'a tensor'} is {cell.type}, and "
+                f"{node.type} would be written. Use astype, or do it outside the step"
+            )
+        self.arrays[cell] = node
+        self.written[cell, "array"] = None
+
+    def read_grad(self, cell: Cell) -> Node | None:
+        """A source the first time, if there is a gradient; that there is one holds for this trace."""
+        if cell not in self.grads:
+            present = None if cell in self.local else cell.grad
+            self.grad_was_none[cell] = present is None
+            node = None
+            if present is not None:
+                node = self.reads[cell, "grad"] = Node(READ, type=(cell.type,))
+            self.grads[cell] = node
+        return self.grads[cell]
+
+    def write_grad(self, cell: Cell, node: Node | None) -> None:
+        """The gradient is `node` from here on."""
+        self.grads[cell] = node
+        self.written[cell, "grad"] = None
+        if node is not None and cell.requires_grad:
+            self.deposited[cell] = node, find_origin()
+
+    # ------------------------------------------------------------------------------- operations, checks
+
+    def apply(self, operation: Operation, inputs: tuple[Node, ...], attributes: Attributes) -> Node:
+        """A node without an array; an operation with bounds brings its check."""
+        assert isinstance(operation, ops.Op)
+        for operand in inputs:
+            if operand.serial <= self.start and operand.value is None:
+                raise TraceError(
+                    f"{operation.name} needs values of this step; got {operand.type} {operand.operation.name} of "
+                    f"one that is over, made at {operand.origin}. Return it from that step"
+                )
+        if operation.bounds is not None:
+            self._check_bounds(operation, inputs, attributes)
+        return operation.symbolic(inputs, attributes)
+
+    def _check_bounds(self, operation: ops.Op, inputs: tuple[Node, ...], attributes: Attributes) -> None:
+        assert operation.bounds is not None
+        operand, limit = operation.bounds
+        indices = inputs[operand]
+        size = limit(*operand_types(inputs), **attributes)
+        limits = np.iinfo(indices.dtype)
+        if limits.min >= -size and limits.max < size:
+            return
+        conditions = []
+        if limits.max >= size:
+            conditions.append(ops.less.on_nodes((indices, constant(size, indices.dtype)), {}))
+        if limits.min < -size:
+            conditions.append(ops.greater_equal.on_nodes((indices, constant(-size, indices.dtype)), {}))
+        holds = conditions[0] if len(conditions) == 1 else ops.bitwise_and.on_nodes(tuple(conditions), {})
+        self.check(
+            holds,
+            f"{operation.name} needs indices from {-size} to {size - 1}; got {{low}} to {{high}}. "
+            "Check the labels or tokens against the number of classes",
+            BoundsError,
+            indices,
+        )
+
+    def check(
+        self,
+        condition: Node,
+        message: str,
+        error: type[ChainruleError] = BoundsError,
+        subject: Node | None = None,
+    ) -> None:
+        """The condition must hold before anything is written; one that is known not to hold raises here."""
+        value = condition.value
+        if value is None:
+            self.checks.append(Check(condition, message, find_origin(), error, subject))
+        elif not value.all():
+            raise error(describe_range(message, None if subject is None else subject.value))
+
+    def differentiated(self, node: Node) -> None:
+        """The loss must be finite."""
+        if config.check_finite:
+            message = "a loss must be finite before anything is learnt from it; got {low}"
+            self.check(ops.isfinite.on_nodes((node,), {}), message, NonFiniteError, node)
+
+    # ------------------------------------------------------------------------------- the end
+
+    def close(self) -> tuple[dict[Slot, Node | None], list[Check]]:
+        """What is written, and all checks, those of the gradients at the end."""
+        writes: dict[Slot, Node | None] = {}
+        for cell, part in self.written:
+            if cell in self.local:
+                continue
+            node = self.arrays[cell] if part == "array" else self.grads[cell]
+            if part == "grad" and node is None and self.grad_was_none.get(cell):
+                continue
+            if node is None or self.reads.get((cell, part)) is not node:
+                writes[cell, part] = node
+        if config.check_finite:
+            self._check_gradients()
+        return writes, self.checks
+
+    def _check_gradients(self) -> None:
+        for cell, (node, origin) in self.deposited.items():
+            condition = ops.isfinite.on_nodes((node,), {})
+            if cell not in self.local and condition.value is None:
+                condition.origin = origin
+                message = f"the gradient of {cell.name or 'a tensor'} must be finite; got {{low}} to {{high}}"
+                self.checks.append(Check(condition, message, origin, NonFiniteError, node))
+
+
+def describe_range(message: str, values: Any) -> str:
+    """The message with the smallest and largest of the values in it (NaN, if there is one)."""
+    if values is None:
+        return message
+    values = np.asarray(values)
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if values.dtype.kind == "f":
+        return message.format(low=float(low), high=float(high))
+    return message.format(low=int(low), high=int(high))
