@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+from chainrule import ops
 from op_checks import (
     check_conventions,
     check_derivatives,
@@ -30,8 +31,6 @@ from op_checks import (
     sampled,
 )
 from op_samples import SAMPLES
-
-from chainrule import ops
 
 CHECKS = (check_derivatives, check_conventions, check_second_order, check_float32, check_types_and_graph)
 
@@ -98,10 +97,14 @@ def _wrapped(op: ops.Op) -> Iterator[tuple[str, tuple[Any, ...]]]:
                 yield f"slope 1{where}", (*rules[:k], 1, *rules[k + 1 :])
             continue
         changes = {"sign": _negated(rule), "factor 2": _doubled(rule)}
-        if op.kind not in ("selection",) and not (op.kind == "linear" and rules[0] is not rule and len(rules) == 1):
+        if op.kind not in ("selection",) and not (
+            op.kind == "linear" and rules[0] is not rule and len(rules) == 1
+        ):
             changes["no gradient"] = None
         for name, changed in changes.items():
-            if name == "no gradient" and (op.kind == "selection" or getattr(op, "transpose_of", None) is rule):
+            if name == "no gradient" and (
+                op.kind == "selection" or getattr(op, "transpose_of", None) is rule
+            ):
                 continue
             yield f"{name}{where}", (*rules[:k], changed, *rules[k + 1 :])
     if len(rules) == 2 and None not in rules and not _same(*rules):
@@ -112,8 +115,8 @@ def _same(first: Any, second: Any) -> bool:
     """Rules that are one and the same: swapping them changes nothing."""
     if isinstance(first, int) or isinstance(second, int):
         return bool(first == second)
-    return bool(first.__code__.co_code == second.__code__.co_code and first.__code__.co_consts == second.__code__.co_consts
-                and first.__code__.co_names == second.__code__.co_names)  # fmt: skip
+    parts = ("co_code", "co_consts", "co_names", "co_varnames")
+    return all(getattr(first.__code__, part) == getattr(second.__code__, part) for part in parts)
 
 
 # ------------------------------------------------------------------------------------ changed formulas
@@ -220,19 +223,18 @@ def _bare(tree: ast.FunctionDef) -> Any:
 def control(name: str) -> Mutant:
     """The rules taken apart and put together again without a change: the checks must pass on them."""
     op = operation(name)
-    rules = []
-    for rule in _rules(op):
-        tree = _source(rule) if isinstance(rule, FunctionType) else None
-        if isinstance(tree, ast.Lambda):
-            namespace = {**vars(sys.modules["chainrule.ops"]), **rule.__globals__}
-            expression = ast.Expression(ast.Lambda(copy.deepcopy(tree.args), copy.deepcopy(tree.body)))
-            rule = eval(compile(ast.fix_missing_locations(expression), "<control>", "eval"), namespace)
-        elif tree is not None:
-            scope = {**vars(sys.modules["chainrule.ops"]), **rule.__globals__}
-            exec(compile(ast.fix_missing_locations(ast.Module([_bare(tree)], [])), "<control>", "exec"), scope)
-            rule = scope[tree.name]
-        rules.append(rule)
-    return Mutant(name, "control", _installer(op, tuple(rules)) if rules else lambda: lambda: None)
+    rules = tuple(_rebuilt(rule) if isinstance(rule, FunctionType) else rule for rule in _rules(op))
+    return Mutant(name, "control", _installer(op, rules) if rules else lambda: lambda: None)
+
+
+def _rebuilt(rule: FunctionType) -> Any:
+    tree = _source(rule)
+    assert tree is not None
+    namespace = {**vars(sys.modules["chainrule.ops"]), **rule.__globals__}
+    if isinstance(tree, ast.Lambda):
+        return eval(compile(ast.Expression(tree), "<control>", "eval"), namespace)
+    exec(compile(ast.fix_missing_locations(ast.Module([_bare(tree)], [])), "<control>", "exec"), namespace)
+    return namespace[tree.name]
 
 
 def mutants(name: str) -> list[Mutant]:
@@ -271,7 +273,9 @@ def run(names: list[str]) -> tuple[int, int, list[Mutant], list[Mutant]]:
     survivors, excused = [], []
     for name in names:
         if is_killed(control(name)):
-            raise AssertionError(f"{name}: the unchanged rules fail the checks, so a killed mutant would mean nothing")
+            raise AssertionError(
+                f"{name}: the unchanged rules fail the checks, so a killed mutant would mean nothing"
+            )
         for mutant in mutants(name):
             if (mutant.operation, mutant.description) in EQUIVALENT:
                 excused.append(mutant)
@@ -289,7 +293,9 @@ def main(names: list[str]) -> int:
     for mutant in survivors:
         print(f"survived: {mutant.operation}: {mutant.description}")
     for mutant in excused:
-        print(f"equivalent: {mutant.operation}: {mutant.description}: {EQUIVALENT[mutant.operation, mutant.description]}")
+        print(
+            f"equivalent: {mutant.operation}: {mutant.description}: {EQUIVALENT[mutant.operation, mutant.description]}"
+        )
     rate = 100 * killed / max(counted, 1)
     print(f"{counted} mutants of {len(names or sampled())} operations, {killed} killed ({rate:.1f} %), "
           f"{len(survivors)} survived, {len(excused)} equivalent")  # fmt: skip

@@ -6,12 +6,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_samples import CONVENTIONS, SAMPLES, Case, Samples, random_for
 
 import chainrule as cr
 from chainrule import autodiff, ops
-from chainrule.graph import CONSTANT, INPUT, OPERATIONS, Graph, Node, Type, evaluate, print_graph, state, verify
+from chainrule.graph import (
+    CONSTANT,
+    INPUT,
+    OPERATIONS,
+    Graph,
+    Node,
+    Type,
+    evaluate,
+    print_graph,
+    state,
+    verify,
+)
 from chainrule.tensor import wrap
+from op_samples import CONVENTIONS, SAMPLES, Case, Samples, random_for
 
 # ------------------------------------------------------------------------------------------ helpers
 
@@ -121,14 +132,17 @@ def check_layouts(op: ops.Op, samples: Samples) -> None:
                 if differentiable(op, case):
                     for a, b in zip(pulled(op, Case(operands, case.attributes)), pulled(op, case)):
                         assert_close(a, b, 1e-14, f"{op.name}: cotangent for {layout} operands")
-            assert all(np.array_equal(a, b) for a, b in zip(kept, case.operands)), f"{op.name} wrote an operand"
+            assert all(np.array_equal(a, b) for a, b in zip(kept, case.operands)), (
+                f"{op.name} wrote an operand"
+            )
             check_stride_zero(op, case)
 
 
 def check_stride_zero(op: ops.Op, case: Case) -> None:
     """Operands that are broadcast views of one element."""
     same = tuple(
-        np.broadcast_to(one.flat[0], one.shape) if is_float(one) and one.size else one for one in case.operands
+        np.broadcast_to(one.flat[0], one.shape) if is_float(one) and one.size else one
+        for one in case.operands
     )
     wanted = call(op, [one.copy() for one in same], case.attributes)
     assert_close(call(op, same, case.attributes), wanted, 1e-14, f"{op.name}: stride 0")
@@ -171,7 +185,9 @@ def check_derivatives(op: ops.Op, samples: Samples) -> None:
             pushed = cr.jvp(function, [cr.Tensor(one) for one in floats], [cr.Tensor(t) for t in tangents])[1]
             assert_close(pushed.numpy(), slope, 2e-8, f"{op.name}: JVP of operand {k} at {x.shape}")
             both = (float((seed * pushed.numpy()).sum()), float((cotangents[k] * direction).sum()))
-            assert_close(both[1], both[0], 1e-12, f"{op.name}: ⟨cotangent, JVP⟩ = ⟨VJP, tangent⟩, operand {k}")
+            assert_close(
+                both[1], both[0], 1e-12, f"{op.name}: ⟨cotangent, JVP⟩ = ⟨VJP, tangent⟩, operand {k}"
+            )
             check_each_element(op, moved, x, seed, cotangents[k], k)
 
 
@@ -202,11 +218,14 @@ def check_second_order(op: ops.Op, samples: Samples) -> None:
         def forward(*xs: cr.Tensor, contracted: Any = contracted, first: Any = first) -> cr.Tensor:
             return cr.jvp(contracted, xs, first)[1]
 
-        def reverse(*xs: cr.Tensor, contracted: Any = contracted, first: Any = first, every: Any = every) -> cr.Tensor:
+        def reverse(
+            *xs: cr.Tensor, contracted: Any = contracted, first: Any = first, every: Any = every
+        ) -> cr.Tensor:
             found = cr.grad(contracted, every)(*xs)
             return sum((g * u).sum() for g, u in zip(found, first))
 
         for inner in (forward, reverse):
+
             def line(t: Any, inner: Any = inner, floats: Any = floats, second: Any = second) -> Any:
                 return inner(*(cr.Tensor(x + t * u) for x, u in zip(floats, second))).numpy()
 
@@ -249,7 +268,8 @@ def traced(op: ops.Op, case: Case) -> Graph:
     outer, state.trace = state.trace, autodiff.Building()
     try:
         inputs = tuple(
-            Node(INPUT, type=(Type(one.shape, one.dtype),), requires_grad=is_float(one)) for one in case.operands
+            Node(INPUT, type=(Type(one.shape, one.dtype),), requires_grad=is_float(one))
+            for one in case.operands
         )
         return Graph(op.name, inputs, (op.node(inputs, case.attributes),))
     finally:
@@ -262,7 +282,9 @@ def check_types_and_graph(op: ops.Op, samples: Samples) -> None:
         for case in (*samples.cases, *samples.integer_cases):
             value = call(op, case.operands, case.attributes)
             types = op.types(*(Type(one.shape, one.dtype) for one in case.operands), **case.attributes)
-            assert types == (Type(value.shape, value.dtype),), f"{op.name}: rule {types}, body {value.dtype}{value.shape}"
+            assert types == (Type(value.shape, value.dtype),), (
+                f"{op.name}: rule {types}, body {value.dtype}{value.shape}"
+            )
             graph = verify(traced(op, case))
             assert f"{op.name}(" in "\n".join(print_graph(graph))
             (again,) = evaluate(graph, case.operands, ops.NUMPY)
@@ -297,7 +319,9 @@ def check_conventions(op: ops.Op, samples: Samples) -> None:
             function, floats, _ = function_of(op, case)
             _, pull = cr.vjp(function, *(cr.Tensor(x) for x in floats))
             for got, wanted in zip(pull(cr.Tensor(np.ones(value.shape))), one.cotangents, strict=True):
-                np.testing.assert_allclose(got.numpy(), wanted, 1e-15, 0, True, f"{op.name} of {one.operands}")
+                np.testing.assert_allclose(
+                    got.numpy(), wanted, 1e-15, 0, True, f"{op.name} of {one.operands}"
+                )
 
 
 CHECKS = (

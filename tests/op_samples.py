@@ -60,9 +60,7 @@ def off_zero(low: float, high: float) -> Draw:
 def off_integers(low: int, high: int) -> Draw:
     """Nothing lies near a whole number or a half."""
     return lambda random, shape: (
-        random.integers(low, high, shape)
-        + random.choice([0.0, 0.5], shape)
-        + random.uniform(0.1, 0.4, shape)
+        random.integers(low, high, shape) + random.choice([0.0, 0.5], shape) + random.uniform(0.1, 0.4, shape)
     )
 
 
@@ -167,9 +165,7 @@ def _put(x: Any, indices: Any, values: Any) -> Any:
 
 
 def _pad(x: Any, *, low: Any, high: Any, interior: Any) -> Any:
-    shape = [
-        a + (n + (n - 1) * gap if n else 0) + b for a, n, gap, b in zip(low, x.shape, interior, high)
-    ]
+    shape = [a + (n + (n - 1) * gap if n else 0) + b for a, n, gap, b in zip(low, x.shape, interior, high)]
     out = np.zeros(shape, x.dtype)
     for place in np.ndindex(x.shape):
         out[tuple(a + k * (gap + 1) for a, k, gap in zip(low, place, interior))] = x[place]
@@ -199,6 +195,11 @@ def _threefry(key: Any, *, size: int) -> Any:
         first.append(x)
         second.append(y)
     return np.asarray((first + second)[:size], dtype="uint32")
+
+
+def _advance(key: Any, *, blocks: int) -> Any:
+    counter = (int(key[2]) + (int(key[3]) << 32) + blocks) % 2**64
+    return np.asarray([key[0], key[1], counter & 0xFFFFFFFF, counter >> 32], dtype="uint32")
 
 
 def _order(x: Any, *, axis: int, descending: bool) -> Any:
@@ -247,7 +248,7 @@ SAMPLES: dict[str, Samples] = {
     "less_equal": elementwise("less_equal", lambda x, y: x <= y, REAL, apart(REAL, 0.5), integers=NUMBERS),
     "greater": elementwise("greater", lambda x, y: x > y, REAL, apart(REAL, 0.5), integers=NUMBERS),
     "greater_equal": elementwise("greater_equal", lambda x, y: x >= y, REAL, apart(REAL, 0.5), integers=NUMBERS),
-    "isnan": elementwise("isnan", lambda x: x != x, REAL, integers=ANY),
+    "isnan": elementwise("isnan", lambda x: ~(np.abs(x) >= 0), REAL, integers=ANY),
     "isinf": elementwise("isinf", lambda x: np.abs(x) == np.inf, REAL, integers=ANY),
     "isfinite": elementwise("isfinite", lambda x: np.abs(x) < np.inf, REAL, integers=ANY),
     "signbit": elementwise("signbit", lambda x: np.copysign(1, x) < 0, REAL),
@@ -274,6 +275,11 @@ SAMPLES: dict[str, Samples] = {
         ([np.asarray([1, 2, 3, 4], "uint32")], {"size": 7}),
         ([np.asarray([0, 0, 0, 0], "uint32")], {"size": 0}),
         ([np.asarray([2**32 - 1, 5, 2**32 - 2, 2**32 - 1], "uint32")], {"size": 11}), integers=False),
+    "advance": structural(
+        "advance", _advance,
+        ([np.asarray([1, 2, 3, 4], "uint32")], {"blocks": 5}),
+        ([np.asarray([1, 2, 2**32 - 1, 4], "uint32")], {"blocks": 1}),
+        ([np.asarray([1, 2, 7, 2**32 - 1], "uint32")], {"blocks": 2**32 + 2**33 - 3}), integers=False),
     # arithmetic
     "add": elementwise("add", _integer_safe(lambda x, y: x + y), REAL, REAL, integers=NUMBERS),
     "subtract": elementwise("subtract", _integer_safe(lambda x, y: x - y), REAL, REAL, integers=NUMBERS),
@@ -314,7 +320,9 @@ SAMPLES: dict[str, Samples] = {
     "hypot": elementwise("hypot", lambda x, y: np.sqrt(x * x + y * y), REAL, REAL),
     # kinks and steps
     "abs": elementwise("abs", _integer_safe(lambda x: x * np.sign(x)), REAL, integers=ANY),
-    "sign": elementwise("sign", _integer_safe(lambda x: (x > 0) - 1.0 * (x < 0) if not isinstance(x, int) else (x > 0) - (x < 0)), REAL, integers=ANY),
+    "sign": elementwise(
+        "sign", _integer_safe(lambda x: (x > 0) * 1 - (x < 0) if isinstance(x, int) else (x > 0) - 1.0 * (x < 0)),
+        REAL, integers=ANY),
     "floor": elementwise("floor", _integer_safe(lambda x: x - x % 1), off_integers(-3, 3), integers=ANY),
     "ceil": elementwise("ceil", _integer_safe(lambda x: x + -x % 1), off_integers(-3, 3), integers=ANY),
     "trunc": elementwise(
@@ -356,7 +364,8 @@ SAMPLES: dict[str, Samples] = {
     "broadcast_to": structural(
         "broadcast_to", _broadcast,
         ([()], {"shape": (3,)}), ([(3,)], {"shape": (2, 3)}), ([(3, 1)], {"shape": (2, 3, 5)}),
-        ([(1, 1)], {"shape": (3, 5)}), ([(1, 3, 1)], {"shape": (2, 1, 3, 2)}), ([(1,)], {"shape": (0,)}), ([(5,)], {"shape": (5,)}),
+        ([(1, 1)], {"shape": (3, 5)}), ([(3, 1)], {"shape": (4, 1, 3, 2)}),
+        ([(1, 1)], {"shape": (2, 1, 5)}), ([(1,)], {"shape": (0,)}), ([(5,)], {"shape": (5,)}),
         ([(1, 5)], {"shape": (1, 5)}), ([(2, 1, 3)], {"shape": (2, 0, 3)})),
     "sum": _axes("sum", "sum"),
     "permute_dims": structural(

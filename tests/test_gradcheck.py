@@ -74,7 +74,9 @@ def test_good_functions_are_correct(name: str) -> None:
 
 
 def test_single_precision_is_judged_in_double() -> None:
-    report = check_grads(lambda x, w: cr.functional.softmax(x @ w), (X.astype("float32"), W.astype("float32")))
+    report = check_grads(
+        lambda x, w: cr.functional.softmax(x @ w), (X.astype("float32"), W.astype("float32"))
+    )
     assert report.ok and not report.undecided
     assert max(float(np.nanmax(one.error)) for one in report.checks) < 1e-6
 
@@ -95,7 +97,7 @@ def test_captured_single_precision_weights() -> None:
 
 # ----------------------------------------------------------------------- never a false alarm at kinks
 
-at = lambda *values: cr.tensor(values[0] if len(values) == 1 else list(values), dtype=cr.float64)  # noqa: E731
+at = lambda *values: cr.tensor(values[0] if len(values) == 1 else list(values), dtype=cr.float64)
 
 KINKS: dict[str, tuple[Rule, tuple[Any, ...], str]] = {
     "relu at 0": (cr.relu, (at(0.0),), "kink"),
@@ -253,7 +255,9 @@ def test_cotangents_of_the_wrong_shape_are_named(name: str) -> None:
     assert "cotangent" in str(report)
 
 
-@pytest.mark.parametrize("name", [n for n in PLANTED if n.split(":")[0] in ("sin", "square", "tanh", "dense", "exp")])
+@pytest.mark.parametrize(
+    "name", [n for n in PLANTED if n.split(":")[0] in ("sin", "square", "tanh", "dense", "exp")]
+)
 def test_planted_mistakes_inside_a_network_and_in_single_precision(name: str) -> None:
     forward, rule, args, _, kind, _ = PLANTED[name]
     function = planted(rule, forward)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
-from op_checks import CHECKS, operation, sampled
-from op_samples import SAMPLES, WITHOUT_SAMPLES
 
 from chainrule import ops
+from op_checks import CHECKS, operation, sampled
+from op_samples import SAMPLES, WITHOUT_SAMPLES
 
 
 @pytest.mark.parametrize("op", ops.primitives(), ids=lambda op: op.name)

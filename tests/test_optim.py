@@ -6,7 +6,9 @@ import pytest
 import chainrule as cr
 from chainrule import nn, optim
 from chainrule.errors import ArgumentError, ShapeError
-from chainrule.graph import structure_version
+from chainrule.graph import READ, Graph, Node, evaluate, state, structure_version, verify
+from chainrule.ops import NUMPY
+from chainrule.runtime import compile
 
 
 def make_model(dtype, seed=1):
@@ -236,3 +238,109 @@ def test_state_of_another_model_is_refused_and_nothing_changes():
     with pytest.raises(ShapeError, match=r"exp_avg of shape \(1,\); got \(2,\)"):
         one.load_state_dict(other.state_dict())
     assert one.param_groups[0]["lr"] == 0.1 and not one.state
+
+
+# ------------------------------------------------------------------------------------------- in a trace
+
+
+class Recorder:
+    """The smallest trace that `graph.Trace` describes: reads become sources, writes are collected."""
+
+    def __init__(self):
+        self.reads, self.arrays, self.grads = {}, {}, {}
+
+    def read(self, cell):
+        if cell not in self.arrays:
+            node = Node(READ, (), {}, None, (cell.type,), cell.requires_grad, cell)
+            self.reads[cell, "array"] = self.arrays[cell] = node
+        return self.arrays[cell]
+
+    def write(self, cell, node):
+        self.arrays[cell] = node
+
+    def read_grad(self, cell):
+        return self.grads.get(cell)
+
+    def write_grad(self, cell, node):
+        self.grads[cell] = node
+
+    def apply(self, operation, inputs, attributes):
+        return operation.symbolic(inputs, attributes)
+
+    def create(self, cell):
+        raise AssertionError("a cell that is made in a trace does not outlive it")
+
+    def check(self, condition, message, error=None, subject=None):
+        pass
+
+    def differentiated(self, node):
+        pass
+
+    def graph(self, loss):
+        written = {(cell, "array"): node for cell, node in self.arrays.items() if node.operation is not READ}
+        return verify(Graph("step", (), (loss.node,), self.reads, written))
+
+
+@pytest.mark.parametrize("name,options", VARIANTS, ids=lambda one: str(one))
+def test_a_traced_step_is_a_graph_whose_hyper_parameters_are_inputs(name, options):
+    model, twin = make_model("float64"), make_model("float64")
+    optimizer, eager = (getattr(optim, name)(one.parameters(), **options) for one in (model, twin))
+    x, y = map(cr.tensor, make_data("float64"))
+
+    def step(network, updater):
+        loss = cr.functional.cross_entropy(network(x), y)
+        loss.backward()
+        updater.step()
+        updater.zero_grad()
+        return loss
+
+    recorder = state.trace = Recorder()
+    try:
+        assert repr(optimizer.param_groups[0]["lr"]).startswith("Traced float64[]")
+        graph = recorder.graph(step(model, optimizer))
+    finally:
+        state.trace = None
+    assert optimizer.param_groups[0]._cells["lr"] in {cell for cell, _ in graph.reads}
+    for count in range(12):
+        if count == 6:  # a new learning rate needs no new graph
+            optimizer.param_groups[0]["lr"] = eager.param_groups[0]["lr"] = 0.003
+        values = evaluate(graph, [cell.array for cell, _ in graph.reads], NUMPY)
+        for (cell, _), value in zip(graph.writes, values[1:]):
+            cell.write(np.asarray(value))
+        assert float(values[0]) == pytest.approx(step(twin, eager).item(), rel=1e-12)
+    for mine, other in zip(model.parameters(), twin.parameters()):
+        np.testing.assert_allclose(mine.detach().numpy(), other.detach().numpy(), rtol=1e-11, atol=1e-13)
+    assert all(entry["step"].item() == 12 for entry in optimizer.state.values())
+
+
+@pytest.mark.parametrize("name,options", VARIANTS, ids=lambda one: str(one))
+def test_a_compiled_step_equals_the_eager_one(name, options):
+    pytest.importorskip("llvmlite")
+    model, twin = make_model("float32"), make_model("float32")
+    optimizer, eager = (getattr(optim, name)(one.parameters(), **options) for one in (model, twin))
+    x, y = map(cr.tensor, make_data("float32"))
+
+    @compile
+    def step(x, y):
+        loss = cr.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    for count in range(12):
+        if count == 4:  # no new trace
+            optimizer.param_groups[0]["lr"] = eager.param_groups[0]["lr"] = 0.003
+        if count == 8:  # other structure: some parameters are frozen, and weights decay
+            model[0].requires_grad_(False)
+            twin[0].requires_grad_(False)
+            optimizer.param_groups[0]["weight_decay"] = eager.param_groups[0]["weight_decay"] = 0.1
+        expected = cr.functional.cross_entropy(twin(x), y)
+        expected.backward()
+        eager.step()
+        eager.zero_grad()
+        assert step(x, y).item() == pytest.approx(expected.item(), abs=1e-5)
+    assert len(step.recompiles) == 1
+    for mine, other in zip(model.parameters(), twin.parameters()):
+        np.testing.assert_allclose(mine.detach().numpy(), other.detach().numpy(), atol=2e-5)
+    assert [entry["step"].item() for entry in optimizer.state.values()] == [8, 8, 12, 12]

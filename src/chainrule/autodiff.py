@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import ops
-from .errors import GradientError
+from .errors import BoundsError, ChainruleError, GradientError
 from .graph import (
     INPUT,
     Attributes,
@@ -358,6 +358,21 @@ class Building(Trace):
     def write_grad(self, cell: Cell, node: Node | None) -> None:
         """Refused: a rule works on what it is given."""
         raise GradientError(f"a derivative rule cannot write {cell.name or 'a cell'}")
+
+    def create(self, cell: Cell) -> None:
+        """Nothing to do: a cell that is made and never read does not touch the graph."""
+
+    def check(
+        self,
+        condition: Node,
+        message: str,
+        error: type[ChainruleError] = BoundsError,
+        subject: Node | None = None,
+    ) -> None:
+        """Nothing to do: whoever evaluates the graph checks the bounds of indices himself."""
+
+    def differentiated(self, node: Node) -> None:
+        """Nothing to do."""
 
 
 def differentiate(graph: Graph, name: str = "gradient") -> Graph:

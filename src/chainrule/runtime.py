@@ -91,10 +91,21 @@ class Program:
         """The same by NumPy, operation by operation."""
         graph = self.graph
         with ops.quiet():
+            for k, check in enumerate(graph.checks):  # first: an index outside its range would stop NumPy
+                self._status[k] = np.all(self._evaluate(check.condition, given))
+            if not self._status.all():
+                return given
             values = evaluate(graph, [given[node] for node in graph.sources], ops.NUMPY)
-        conditions = values[len(values) - len(graph.checks) :]
-        self._status[:] = [bool(np.all(condition)) for condition in conditions]
         return given | {root: np.array(value) for root, value in zip(graph.roots, values)}
+
+    def _evaluate(self, node: Node, given: dict[Node, Array]) -> Any:
+        """One value by the interpreter; None where it cannot be computed (an earlier check says why)."""
+        single = Graph(self.graph.name, self.graph.inputs, (node,), self.graph.reads)
+        try:
+            with ops.quiet():
+                return evaluate(single, [given[source] for source in single.sources], ops.NUMPY)[0]
+        except IndexError:
+            return None
 
     # ------------------------------------------------------------------------------- check, commit
 
@@ -103,11 +114,7 @@ class Program:
         if self._status.all():
             return
         failed = self.graph.checks[int(np.argmin(self._status))]
-        values = None
-        if failed.subject is not None:
-            single = Graph(self.graph.name, self.graph.inputs, (failed.subject,), self.graph.reads)
-            with ops.quiet():
-                (values,) = evaluate(single, [given[node] for node in single.sources], ops.NUMPY)
+        values = None if failed.subject is None else self._evaluate(failed.subject, given)
         told = describe_range(failed.message, values)
         raise failed.error(f"{told}. Nothing was changed by this step, so it can be run again", failed.origin)
 

@@ -389,7 +389,8 @@ def checkpoint(function: F) -> F:
     gradients too. It must do the same each time it runs (random numbers in it are kept as they fell).
 
     >>> import chainrule as cr
-    >>> cr.grad(cr.checkpoint(lambda x: cr.sin(cr.exp(x))))(0.0).item() == cr.grad(lambda x: cr.sin(cr.exp(x)))(0.0).item()
+    >>> f = lambda x: cr.sin(cr.exp(x))
+    >>> cr.grad(cr.checkpoint(f))(0.0).item() == cr.grad(f)(0.0).item()
     True
     """
 

@@ -1,7 +1,8 @@
 """The command `chainrule`: finds the verb, loads only its module, and turns errors into one clear line.
 
 A verb is a module of this folder with `add_arguments(parser)` and `run(arguments) -> int`; its help is the
-sentence `cli.<verb>` of the catalogue. Exit codes: 0 done, 1 a finding, 2 wrong usage or bad input.
+sentence `cli.<verb>` of the catalogue; `TAKES_FORMULAS` says that an argument may start with a minus sign.
+Exit codes: 0 done, 1 a finding, 2 wrong usage or bad input.
 Knows nothing of what the verbs do.
 """
 
@@ -12,6 +13,7 @@ import contextlib
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +22,8 @@ from ..errors import ChainruleError, at
 from ..language import LANGUAGES, preferred_language, sentence
 
 VERBS = ("explain", "train", "predict", "demo", "env")
+
+_OPTION = re.compile(r"--[a-z][a-z-]*(=.*)?", re.DOTALL)
 
 DONE, FINDING, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -53,7 +57,7 @@ def _dispatch(arguments: list[str]) -> int:
         arguments = [*arguments[1:], arguments[0]]
     if not arguments or arguments[0] in ("-h", "--help", "help") or arguments[0].startswith("--lang"):
         print(_overview(language))
-        return DONE if len(arguments) and arguments[0] in ("-h", "--help", "help") else WRONG_USAGE
+        return DONE if arguments and arguments[0] in ("-h", "--help", "help") else WRONG_USAGE
     if arguments[0] in ("-V", "--version"):
         print(f"chainrule {_version()}")
         return DONE
@@ -62,7 +66,10 @@ def _dispatch(arguments: list[str]) -> int:
         close = difflib.get_close_matches(verb, VERBS, 1, 0.5)
         hint = sentence("cli.did_you_mean", language, name=close[0]) if close else ""
         known = ", ".join(VERBS)
-        print(f"chainrule: {sentence('cli.unknown_verb', language, verb=verb, known=known)} {hint}".rstrip(), file=sys.stderr)
+        print(
+            f"chainrule: {sentence('cli.unknown_verb', language, verb=verb, known=known)} {hint}".rstrip(),
+            file=sys.stderr,
+        )
         return WRONG_USAGE
     return _run(verb, rest, language)
 
@@ -75,9 +82,13 @@ def _run(verb: str, rest: list[str], language: str) -> int:
     module.add_arguments(parser)
     options = {option for action in parser._actions for option in action.option_strings}
     if "--lang" not in options:
-        parser.add_argument("--lang", choices=LANGUAGES, default=language, help=sentence("cli.lang", language))
+        parser.add_argument(
+            "--lang", choices=LANGUAGES, default=language, help=sentence("cli.lang", language)
+        )
     try:
-        parsed = parser.parse_intermixed_args([_not_an_option(one, options) for one in rest])
+        if getattr(module, "TAKES_FORMULAS", False):
+            rest = [_not_an_option(one, options) for one in rest]
+        parsed = parser.parse_intermixed_args(rest)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else WRONG_USAGE
     result: int = module.run(parsed)
@@ -86,10 +97,8 @@ def _run(verb: str, rest: list[str], language: str) -> int:
 
 def _not_an_option(argument: str, options: set[str]) -> str:
     """A formula such as `-w*x` is no option: a blank in front keeps argparse from taking it for one."""
-    name = argument.partition("=")[0]
-    if argument.startswith("-") and not argument.startswith("--") and len(argument) > 2 and name not in options:
-        return f" {argument}"
-    return argument
+    looks_like_option = _OPTION.fullmatch(argument) or argument.partition("=")[0] in options
+    return f" {argument}" if argument.startswith("-") and not looks_like_option else argument
 
 
 def _language(arguments: Sequence[str]) -> str:

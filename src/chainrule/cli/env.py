@@ -27,9 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return 0
     absent = sentence("cli.not_installed", arguments.lang)
-    rows = [
-        (name, str(facts[name])) for name in ("chainrule", "python", "system", "processor", "threads")
-    ]
+    rows = [(name, str(facts[name])) for name in ("chainrule", "python", "system", "processor", "threads")]
     packages = facts["packages"]
     assert isinstance(packages, dict)
     rows += [(name, version or absent) for name, version in packages.items()]

@@ -10,6 +10,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,22 @@ from ..errors import ArgumentError, ExpressionError
 from ..explain.data import numbers
 from ..explain.expression import Evaluation, Expression, negative_log_likelihood, read_assignments, read_value
 from ..explain.numbers import digits, show
-from ..explain.numerical import STEPS, Difference, best_difference, central, proportional_blame
-from ..explain.story import Story, build
+from ..explain.numerical import (
+    STEPS,
+    Difference,
+    best_difference,
+    central,
+    proportional_blame,
+    rounding_noise,
+)
+from ..explain.story import Step, Story, build
 from ..explain.text import tell
 from ..functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss
 from ..graph import Array
 from ..language import LANGUAGES, sentence
 from ..tensor import Tensor
+
+TAKES_FORMULAS = True
 
 LOSSES = ("mse", "bce", "bce_with_logits", "ce", "nll")
 
@@ -38,21 +48,39 @@ _KINK = 1e-3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments and options of `chainrule explain`."""
     parser.add_argument("expression", help='a formula, such as "sigmoid(w*x + b)" or "a = w*x; a*a + a"')
-    parser.add_argument("values", nargs="*", metavar="name=value", help="a number, [1, 2] or [[1, 2], [3, 4]]")
-    parser.add_argument("--loss", choices=LOSSES, help="what is minimised; ce takes logits, bce and nll probabilities")
-    parser.add_argument("--y", metavar="VALUE", help="the target of the loss: a number, a vector, or a class for ce")
+    parser.add_argument(
+        "values", nargs="*", metavar="name=value", help="a number, [1, 2] or [[1, 2], [3, 4]]"
+    )
+    parser.add_argument(
+        "--loss", choices=LOSSES, help="what is minimised; ce takes logits, bce and nll probabilities"
+    )
+    parser.add_argument(
+        "--y", metavar="VALUE", help="the target of the loss: a number, a vector, or a class for ce"
+    )
     parser.add_argument("--lr", type=float, metavar="RATE", help="learning rate η of the update (0.1)")
-    parser.add_argument("--update", metavar="NAMES", help="what is updated, as w,b (by default names in w, b or theta)")
+    parser.add_argument(
+        "--update", metavar="NAMES", help="what is updated, as w,b (by default names in w, b or theta)"
+    )
     parser.add_argument("--unfold", action="store_true", help="tell the inside of functions step by step")
     parser.add_argument("--depth", type=int, metavar="N", help="open N levels of functions")
-    parser.add_argument("--blame", type=float, metavar="ERROR", help="share ERROR among the terms of a sum, beside the gradient")
-    parser.add_argument("--check-steps", action="store_true", help="the error of numerical differentiation for every step size")
+    parser.add_argument(
+        "--blame",
+        type=float,
+        metavar="ERROR",
+        help="share ERROR among the terms of a sum, beside the gradient",
+    )
+    parser.add_argument(
+        "--check-steps",
+        action="store_true",
+        help="the error of numerical differentiation for every step size",
+    )
     parser.add_argument("--html", metavar="FILE", help="write the page with the drawn graph")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the story; 1 if a numerical derivative contradicts the gradient."""
+    page = _page_path(arguments.html) if arguments.html is not None else None
     problem = _problem(arguments)
     story = _story(problem, arguments)
     sections = _sections(problem, story, arguments, arguments.lang)
@@ -64,18 +92,21 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(tell(story, arguments.lang))
         print(*story.notes[arguments.lang], sep="\n")
-    if arguments.html:
+    if page is not None:
         for language in LANGUAGES:
             if language not in story.notes:
                 others = _sections(problem, story, arguments, language)
                 story.notes[language] = [line for one in others for line in one.lines]
-        story.save(_page_path(arguments.html), arguments.lang)
+        story.save(page, arguments.lang)
         if not arguments.json:
-            print(sentence("explain.page", arguments.lang, path=arguments.html))
+            print(sentence("explain.page", arguments.lang, path=page))
     return 1 if any(one.contradiction for one in sections) else 0
 
 
 def _page_path(path: str) -> str:
+    """The path of the page, refused before anything is printed."""
+    if not Path(path).absolute().parent.is_dir():
+        raise ArgumentError(f"--html writes into a folder that exists; got {path!r}. Make the folder first")
     if not path.lower().endswith((".html", ".htm")):
         raise ArgumentError(f"--html writes a page; got {path!r}. Choose a name that ends in .html")
     return path
@@ -98,8 +129,11 @@ class Problem:
         done = self.formula.evaluate(values)
         if self.loss is None:
             return done, done.result
-        prediction = done.result
-        wanted = Tensor(self.target, dtype=prediction.dtype)
+        prediction, target = done.result, self.target
+        assert target is not None
+        if target.ndim == 0 and self.loss != "ce":  # one target for all
+            target = np.broadcast_to(target, prediction.shape)
+        wanted = Tensor(target, dtype=prediction.dtype)
         done.named.setdefault("y", wanted)
         return done, self._apply(prediction, wanted)
 
@@ -115,7 +149,9 @@ class Problem:
             classes = self.target.shape != prediction.shape
             return cross_entropy(prediction, Tensor(_classes(self.target)) if classes else wanted)
         if prediction.shape != wanted.shape:
-            raise ExpressionError(f"nll needs a target of shape {prediction.shape}; got {wanted.shape}. Give as many values")
+            raise ExpressionError(
+                f"nll needs a target of shape {prediction.shape}; got {wanted.shape}. Give as many values"
+            )
         return negative_log_likelihood(prediction, wanted)
 
     def objective(self, values: Mapping[str, Array]) -> float:
@@ -125,7 +161,9 @@ class Problem:
 
 def _classes(target: Array) -> Array:
     if not np.equal(target, np.floor(target)).all():
-        raise ExpressionError(f"ce needs classes (whole numbers) or one share for each logit; got {show(target)}. Check --y")
+        raise ExpressionError(
+            f"ce needs classes (whole numbers) or one share for each logit; got {show(target)}. Check --y"
+        )
     return target.astype(np.int64)
 
 
@@ -139,9 +177,13 @@ def _problem(arguments: argparse.Namespace) -> Problem:
         elif "y" in values and "y" not in formula.names:
             target = values.pop("y")
         else:
-            raise ExpressionError(f"a loss needs a target; got --loss {arguments.loss} without --y. Add --y 1")
+            raise ExpressionError(
+                f"a loss needs a target; got --loss {arguments.loss} without --y. Add --y 1"
+            )
     elif arguments.y is not None:
-        raise ExpressionError(f"a target needs a loss; got --y {arguments.y} without --loss. Add --loss {', '.join(LOSSES)}")
+        raise ExpressionError(
+            f"a target needs a loss; got --y {arguments.y} without --loss. Add --loss {', '.join(LOSSES)}"
+        )
     formula.check(list(values))
     return Problem(formula, values, arguments.loss, target)
 
@@ -156,12 +198,21 @@ def _story(problem: Problem, arguments: argparse.Namespace) -> Story:
     names = list(done.named.items())
     taken = set(done.named)
     if problem.loss is not None:
-        names += [("ŷ", done.result), ("L" if "L" not in taken else "loss", result)]
+        logits = problem.loss in ("bce_with_logits", "ce") and not (
+            problem.loss == "ce" and not done.result.ndim
+        )
+        names += [("z" if logits else "ŷ", done.result), ("L" if "L" not in taken else "loss", result)]
     elif not any(one.node is result.node for one in done.named.values()):
         names.append(("y" if "y" not in taken else "out", result))
     depth = arguments.depth
     story = build(
-        result, names, [], fold=not arguments.unfold, depth=depth, language=arguments.lang, sources=done.sources
+        result,
+        names,
+        [],
+        fold=not arguments.unfold,
+        depth=depth,
+        language=arguments.lang,
+        sources=done.sources,
     )
     given = ", ".join(f"{name} = {show(value)}" for name, value in problem.values.items())
     ending = f", y = {show(problem.target)}" if problem.target is not None else ""
@@ -186,9 +237,7 @@ class Section:
     contradiction: bool = False
 
 
-def _sections(
-    problem: Problem, story: Story, arguments: argparse.Namespace, language: str
-) -> list[Section]:
+def _sections(problem: Problem, story: Story, arguments: argparse.Namespace, language: str) -> list[Section]:
     sections = []
     if problem.loss is not None or arguments.lr is not None:
         sections.append(_update(problem, story, arguments, language))
@@ -210,13 +259,20 @@ def _gradient(story: Story, name: str) -> Array:
     return found
 
 
+def _value(step: Step) -> Array:
+    assert step.value is not None
+    return step.value
+
+
 def _updated_names(problem: Problem, wish: str | None) -> list[str]:
     """Names that gradient descent moves: those asked for, or those that look like weights, or all."""
     if wish is not None:
         chosen = [name.strip() for name in wish.split(",")]
         for name in chosen:
             if name not in problem.values:
-                raise ExpressionError(f"--update names given values; got {name!r} (given: {', '.join(problem.values)}). Check it")
+                raise ExpressionError(
+                    f"--update names given values; got {name!r} (given: {', '.join(problem.values)}). Check it"
+                )
         return chosen
     weights = [name for name in problem.values if name.lower().startswith(("w", "b", "theta"))]
     return weights or list(problem.values)
@@ -265,9 +321,10 @@ def _numerical(problem: Problem, story: Story, language: str) -> Section:
     elements = _elements(problem)
     lines = ["", sentence("explain.numerical", language)]
     rows, contradiction = [], False
+    noise = rounding_noise(problem.evaluate(problem.values)[1].node)
     for name, index in elements[:CHECKED_ELEMENTS]:
         gradient = float(_gradient(story, name)[index])
-        found = best_difference(problem.objective, problem.values, name, index)
+        found = best_difference(problem.objective, problem.values, name, index, noise)
         verdict = _verdict(problem, found, gradient)
         contradiction = contradiction or verdict == "wrong"
         rows.append(
@@ -283,7 +340,9 @@ def _numerical(problem: Problem, story: Story, language: str) -> Section:
         )
         lines.append("  " + _row(story.root.name, found, gradient, verdict, language))
     if len(elements) > CHECKED_ELEMENTS:
-        lines.append("  " + sentence("explain.checked_some", language, count=CHECKED_ELEMENTS, total=len(elements)))
+        lines.append(
+            "  " + sentence("explain.checked_some", language, count=CHECKED_ELEMENTS, total=len(elements))
+        )
     cost = {"elements": len(elements), "forward_passes": 2 * len(elements)}
     lines.append("  " + sentence("explain.cost", language, count=len(elements), passes=2 * len(elements)))
     return Section(lines, {"numerical": rows, "numerical_cost": cost}, contradiction)
@@ -292,7 +351,9 @@ def _numerical(problem: Problem, story: Story, language: str) -> Section:
 def _row(root: str, found: Difference, gradient: float, verdict: str, language: str) -> str:
     sign = {"correct": "✓", "wrong": "✗"}.get(verdict, "?")
     values = {"gradient": digits(gradient), "numerical": digits(found.value)}
-    measured = sentence("explain.measured", language, **values, step=f"{found.step:.0e}", error=f"{found.error:.0e}")
+    measured = sentence(
+        "explain.measured", language, **values, step=f"{found.step:.0e}", error=f"{found.error:.0e}"
+    )
     text = f"{_label(root, found.name, found.index)}  {measured}  {sign}"
     return text if verdict == "correct" else f"{text} {sentence(f'explain.verdict_{verdict}', language)}"
 
@@ -319,7 +380,9 @@ def _steps(problem: Problem, story: Story, language: str) -> Section:
     name, index = _elements(problem)[0]
     gradient = float(_gradient(story, name)[index])
     scale = max(1.0, abs(float(problem.values[name][index])))
-    errors = [abs(central(problem.objective, problem.values, name, index, h * scale) - gradient) for h in STEPS]
+    errors = [
+        abs(central(problem.objective, problem.values, name, index, h * scale) - gradient) for h in STEPS
+    ]
     lines = ["", sentence("explain.step_sizes", language, label=_label(story.root.name, name, index))]
     finite = [one for one in errors if one > 0 and math.isfinite(one)]
     low = math.log10(min(finite)) if finite else 0.0
@@ -343,16 +406,21 @@ def _blame(problem: Problem, story: Story, error: float, language: str) -> Secti
     lines = ["", sentence("explain.blame", language, error=digits(error))]
     rows = []
     for step, share, part in zip(terms, shares, blame):
-        row = {"name": step.name, "contribution": digits(step.value), "share": digits(share), "blame": digits(part)}
+        row = {
+            "name": step.name,
+            "contribution": digits(step.value),
+            "share": digits(share),
+            "blame": digits(part),
+        }
         lines.append("  " + sentence("explain.blame_row", language, **row, gradient=digits(error)))
         rows.append({"name": step.name, "share": share, "blame": part, "gradient": error})
     lines.append("  " + sentence("explain.blame_why", language))
     return Section(lines, {"blame": rows})
 
 
-def _terms(story: Story) -> list[Any]:
+def _terms(story: Story) -> list[Step]:
     """Steps whose values the result adds up."""
-    pending, terms = [story.root], []
+    pending, terms = [story.root], list[Step]()
     while pending:
         step = pending.pop()
         if step.operation == "add" and (step is story.root or len(step.arrivals) == 1):
@@ -360,7 +428,9 @@ def _terms(story: Story) -> list[Any]:
         else:
             terms.append(step)
     if len(terms) < 2 or any(step.value is None or step.value.size != 1 for step in terms):
-        raise ExpressionError(f"--blame divides an error among the terms of a sum; got {story.title!r}. Use it on a + b")
+        raise ExpressionError(
+            f"--blame divides an error among the terms of a sum; got {story.title!r}. Use it on a + b"
+        )
     return terms
 
 
@@ -371,8 +441,15 @@ def _remarks(problem: Problem, story: Story, language: str) -> list[str]:
         remarks.append(sentence("explain.remark_batch", language))
     inner = _logit(story)
     if inner is not None and problem.target is not None:
-        p, y, found = float(story["ŷ"].value), float(problem.target), float(inner.gradient)
-        values = {"p": digits(p), "y": digits(y), "z": inner.name, "delta": digits(p - y), "found": digits(found)}
+        p, y = float(_value(story["ŷ"])), float(problem.target)
+        found = float(_gradient(story, inner.name))
+        values = {
+            "p": digits(p),
+            "y": digits(y),
+            "z": inner.name,
+            "delta": digits(p - y),
+            "found": digits(found),
+        }
         if problem.loss == "bce":
             remarks.append(sentence("explain.remark_delta", language, **values))
         elif problem.loss in ("nll", "ce") and y != 1:
@@ -382,7 +459,7 @@ def _remarks(problem: Problem, story: Story, language: str) -> list[str]:
     return remarks
 
 
-def _logit(story: Story) -> Any:
+def _logit(story: Story) -> Step | None:
     """The step z behind ŷ = sigmoid(z), where both are single numbers."""
     for step in story.steps:
         if step.name == "ŷ" and step.operation == "sigmoid" and step.type.shape == ():

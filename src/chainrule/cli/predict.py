@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.tabular import Fact, read_table, write_table
 from ..errors import DataError
+from ..train.files import readable
 from ..train.tabular import Prediction, Predictor, load_predictor
 from .report import Report, score_text
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     score = _score(predictor, frame)
     if arguments.json:
         record = {
-            "out": place,
+            "out": readable(place),
             "rows": len(frame),
             "columns": list(added),
             "facts": [one.to_json() for one in facts],
@@ -101,9 +102,9 @@ def _tell(
     place: str,
 ) -> None:
     report = Report(arguments.lang)
-    name = os.path.basename(arguments.table)
+    name = readable(os.path.basename(arguments.table))
     if not arguments.quiet:
-        report.line("data", report.say("predict.rows", rows=rows, name=name, run=arguments.run))
+        report.line("data", report.say("predict.rows", rows=rows, name=name, run=readable(arguments.run)))
     for one in facts:
         if one.key not in ("encoding_utf8", "delimiter_comma"):
             report.line("note", report.told(one))
@@ -114,4 +115,4 @@ def _tell(
         report.line("note", report.say("predict.score", target=predictor.preparation.target.name, score=told))
     if not arguments.quiet:
         shown = ", ".join(added[:4]) + (", …" if len(added) > 4 else "")
-        report.line("saved", report.say("predict.written", path=place, columns=shown))
+        report.line("saved", report.say("predict.written", path=readable(place), columns=shown))

@@ -131,6 +131,14 @@ class Builder:
         """√x."""
         return self.value("sqrt", x.dtype, x)
 
+    def floor_divide(self, x: Value, y: Value) -> Value:
+        """⌊x / y⌋."""
+        return mathlib.divided(self, x, y)[0]
+
+    def remainder(self, x: Value, y: Value) -> Value:
+        """x − y·⌊x / y⌋."""
+        return mathlib.divided(self, x, y)[1]
+
     def rounded(self, way: str, x: Value) -> Value:
         """x as a whole number: "floor", "ceil", "trunc", or "round" (halves to even)."""
         return self.value(way, x.dtype, x) if x.dtype.kind == "f" else x
@@ -196,6 +204,16 @@ class Builder:
             if way == "and" and one.opcode == "constant" and one.dtype == bool_ and one.detail:
                 return other
         return self.value(way, x.dtype, x, y)
+
+    def shifted(self, way: str, x: Value, y: Value) -> Value:
+        """Bits moved "left" or "right" by y; beyond the width 0 is left, of signed numbers moved right the sign."""
+        zero, width = self.literal(0, y.dtype), self.literal(x.dtype.itemsize * 8, y.dtype)
+        last = self.literal(x.dtype.itemsize * 8 - 1, y.dtype)
+        inside = self.bits("and", self.less_equal(zero, y), self.less(y, width))
+        moved = self.value("shl" if way == "left" else "shr", x.dtype, x, self.select(inside, y, last))
+        if way == "right" and x.dtype.kind == "i":
+            return moved
+        return self.select(inside, moved, self.literal(0, x.dtype))
 
     def cast(self, x: Value, dtype: Dtype) -> Value:
         """Another dtype; floats saturate in integers, and NaN becomes 0."""

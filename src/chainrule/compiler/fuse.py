@@ -15,7 +15,18 @@ from typing import Any
 from ..errors import CompileError, GraphError
 from ..graph import Graph, Names, Node, describe, print_graph
 from ..ops.kinds import Selection
-from ..ops.lowering import HOST, Contraction, Gather, Lowering, Reduce, Running, Scalar, Scatter, View
+from ..ops.lowering import (
+    HOST,
+    Contraction,
+    Gather,
+    Lowering,
+    Position,
+    Reduce,
+    Running,
+    Scalar,
+    Scatter,
+    View,
+)
 
 # More operations than this in one expression (counted for every time that it is computed) are stored apart.
 _MOST_INLINED = 64
@@ -169,7 +180,7 @@ def _domain(graph: Graph, group: Any) -> int:
     if isinstance(group, int):
         return elements(graph.checks[group].condition)
     form = lowering_of(group)
-    if isinstance(form, Reduce):
+    if isinstance(form, Reduce | Position):
         return elements(group.inputs[0])
     if isinstance(form, Scatter):
         return elements(group.inputs[form.source])
@@ -185,7 +196,7 @@ def _reason_to_store(
     form = lowering_of(node)
     if node in results:
         return results[node]
-    if isinstance(form, Reduce | Running):
+    if isinstance(form, Reduce | Running | Position):
         return "the result of a reduction"
     if isinstance(form, Contraction):
         return "the result of a product"

@@ -25,6 +25,8 @@ _ARITHMETIC = {
     "divide": ("fdiv", "", ""),
     "equal": ("fcmp oeq", "icmp eq", "icmp eq"), "not_equal": ("fcmp une", "icmp ne", "icmp ne"),
     "less": ("fcmp olt", "icmp slt", "icmp ult"), "less_equal": ("fcmp ole", "icmp sle", "icmp ule"),
+    "quotient": ("", "sdiv", "udiv"), "rest": ("", "srem", "urem"),
+    "shl": ("", "shl", "shl"), "shr": ("", "ashr", "lshr"),
     "and": ("", "and", "and"), "or": ("", "or", "or"), "xor": ("", "xor", "xor"),
 }  # fmt: skip
 """Instruction for floats, signed integers, unsigned integers and bools."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import GraphError
 from ..graph import Names, Node, Type, print_graph
+from ..ops import lowering as forms
 from ..ops.lowering import Contraction as ContractionForm
 from ..ops.lowering import Gather, Reduce, Running, Scalar, Scatter, View
 from . import loops as ir
@@ -143,6 +144,8 @@ class _Nest(Builder):
 
     def loop(self, shape: Sequence[int], flat: bool, inside: Callable[[list[Index]], None]) -> None:
         """`inside(position)` for every position of a shape, in row-major order."""
+        if 0 in shape:
+            return
         outer = self.block
         position: list[Index] = []
         if flat and len(shape) > 1:
@@ -150,8 +153,8 @@ class _Nest(Builder):
             self._open(variable)
             rest = Index.of(variable)
             for size in reversed(shape):
-                position.append(rest % size if size else Index(0))
-                rest = rest // size if size else rest
+                position.append(rest % size)
+                rest = rest // size
             position.reverse()
         else:
             for size in shape:
@@ -182,6 +185,8 @@ class _Nest(Builder):
             self._write_reduction(root, form, out, flat)
         elif isinstance(form, Running):
             self._write_running(root, form, out)
+        elif isinstance(form, forms.Position):
+            self._write_position(root, form, out)
         elif isinstance(form, Scatter):
             self._write_scatter(root, form, out, flat)
         elif isinstance(form, ContractionForm):
@@ -276,6 +281,31 @@ class _Nest(Builder):
             self.loop([x.shape[axis]], False, inside)
 
         self.loop([x.shape[k] for k in others], False, outside)
+
+    def _write_position(self, root: Node, form: forms.Position, out: Buffer) -> None:
+        (x,) = root.inputs
+        axis = root.attributes["axis"]
+        others = [k for k in range(x.ndim) if k != axis]
+
+        def outside(at: list[Index]) -> None:
+            best = self._accumulate(self.read(x, _interleave(others, at, (axis,), [Index(0)])))
+            found = self._accumulate(self.literal(0, root.dtype))
+
+            def inside(along: list[Index]) -> None:
+                element, so_far = self.read(x, _interleave(others, at, (axis,), along)), self.current(best)
+                self.dtype = x.dtype
+                better = form.better(self, element, so_far)
+                if x.dtype.kind == "f":
+                    first_nan = self.bits("and", self.not_equal(element, element), self.equal(so_far, so_far))
+                    better = self.bits("or", better, first_nan)
+                place = self.select(better, self.number(along[0]), self.current(found))
+                self.block.append(Update(best, self.select(better, element, so_far)))
+                self.block.append(Update(found, place))
+
+            self.loop([x.shape[axis]], False, inside)
+            self.store(out, at, self.current(found))
+
+        self.loop(root.shape, False, outside)
 
     def _write_scatter(self, root: Node, form: Scatter, out: Buffer, flat: bool) -> None:
         if not elements(root):

@@ -33,3 +33,43 @@ def logaddexp(b: Builder, x: Value, y: Value) -> Value:
     distance = b.absolute(b.subtract(x, y))
     spread = b.add(b.maximum(x, y), b.library("log1p", b.exp(b.negative(distance))))
     return b.select(b.equal(x, y), b.add(x, b.literal(math.log(2), x.dtype)), spread)
+
+
+def divided(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """(⌊x / y⌋, x − y·⌊x / y⌋), the remainder with the sign of y."""
+    return _divided_floats(b, x, y) if x.dtype.kind == "f" else _divided_integers(b, x, y)
+
+
+def _divided_integers(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """By 0 both are 0; by −1 the machine's division, which would trap for the lowest number, is not used."""
+    zero, one = b.literal(0, x.dtype), b.literal(1, x.dtype)
+    by_zero = unsafe = b.equal(y, zero)
+    signed = x.dtype.kind == "i"
+    if signed:
+        turned = b.equal(y, b.literal(-1, x.dtype))
+        unsafe = b.bits("or", by_zero, turned)
+    safe = b.select(unsafe, one, y)
+    quotient, rest = b.value("quotient", x.dtype, x, safe), b.value("rest", x.dtype, x, safe)
+    if signed:
+        apart = b.bits("xor", b.less(rest, zero), b.less(y, zero))
+        below = b.bits("and", b.not_equal(rest, zero), apart)
+        quotient = b.select(turned, b.negative(x), b.select(below, b.subtract(quotient, one), quotient))
+        rest = b.select(below, b.add(rest, y), rest)
+    return b.select(by_zero, zero, quotient), b.select(by_zero, zero, rest)
+
+
+def _divided_floats(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """From the exact remainder, as NumPy does it: the quotient is a whole number up to rounding, and is rounded."""
+    zero, one, half = (b.literal(number, x.dtype) for number in (0, 1, 0.5))
+    rest = b.library("fmod", x, y)
+    quotient = b.divide(b.subtract(x, rest), y)
+    there = b.not_equal(rest, zero)
+    below = b.bits("and", there, b.bits("xor", b.less(y, zero), b.less(rest, zero)))
+    quotient = b.select(below, b.subtract(quotient, one), quotient)
+    remainder = b.select(there, b.select(below, b.add(rest, y), rest), b.library("copysign", zero, y))
+    whole = b.rounded("floor", quotient)
+    whole = b.select(b.less(half, b.subtract(quotient, whole)), b.add(whole, one), whole)
+    ratio = b.divide(x, y)
+    whole = b.select(b.not_equal(quotient, zero), whole, b.library("copysign", zero, ratio))
+    by_zero = b.equal(y, zero)
+    return b.select(by_zero, ratio, whole), b.select(by_zero, rest, remainder)

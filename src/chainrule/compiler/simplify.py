@@ -65,8 +65,10 @@ class _Simplifier:
 
     def rule(self, node: Node) -> Node:
         """The simplest node that is exactly equal to this one."""
+        if node.operation is CONSTANT:
+            return self.once(node)
         if not node.inputs or node._value is not None:
-            return self.once(source_like(node, CONSTANT, node.value) if node.inputs else node)
+            return self.once(source_like(node, CONSTANT, node.value))
         for step in (self.without_effect, self.merged, self.plain, self.folded):
             simpler = step(node)
             if simpler is not node:

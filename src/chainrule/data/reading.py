@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import io
 import os
 import re
@@ -148,8 +149,6 @@ def _refuse_nul(name: str, text: str) -> None:
 
 def _neighbours(name: str) -> str:
     """`. Did you mean 'data.csv'?` when the folder holds a file of nearly that name, or the general advice."""
-    import difflib
-
     try:
         candidates = os.listdir(os.path.dirname(name) or ".")
     except OSError:

@@ -60,7 +60,9 @@ def _step(step: Step, full: bool) -> dict[str, Any]:
         ],
         "operands": [_edge(step, edge, full) for edge in step.edges],
         "why": step.why,
-        "source": {"file": step.origin.file, "line": step.origin.line} if step.origin else step.source or None,
+        "source": {"file": step.origin.file, "line": step.origin.line}
+        if step.origin
+        else step.source or None,
         "scope": step.scope,
         "folded": list(step.folded),
     }

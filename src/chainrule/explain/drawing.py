@@ -54,7 +54,9 @@ def picture(story: Story) -> str:
     links = [Link(edge.source.number - 1, step.number - 1, _port(step, edge)) for step, edge in edges]
     drawing = draw(boxes, links, BEND + LABEL, SPACING, MARGIN)
     parts = [_edge(step, edge, way, moments) for (step, edge), way in zip(edges, drawing.ways)]
-    parts += [_node(step, box, text, story, moments) for step, box, text in zip(story.steps, drawing.boxes, lines)]
+    parts += [
+        _node(step, box, text, story, moments) for step, box, text in zip(story.steps, drawing.boxes, lines)
+    ]
     return _frame(drawing, "".join(parts))
 
 
@@ -104,7 +106,7 @@ def short(value: Array | None) -> str:
         return show(np.vectorize(lambda one: float(f"{one:.3g}"), otypes=[np.float64])(value))
     with np.errstate(all="ignore"):
         largest = digits(np.float64(f"{np.abs(value.astype(np.float64)).max():.3g}"))
-    return f"{'×'.join(map(str, value.shape))} |·|≤{largest}"
+    return f"[{'×'.join(map(str, value.shape))}] |·|≤{largest}"
 
 
 def _bracketed(text: str) -> str:
@@ -188,8 +190,8 @@ def _path(way: Sequence[tuple[float, float]], offset: float) -> str:
     """A line that bends just behind each layer and is straight where labels stand."""
     x, y = way[0][0], way[0][1] + offset
     commands = [f"M{x:.1f} {y:.1f}"]
-    for next_x, next_y in way[1:]:
-        next_y += offset
+    for next_x, level in way[1:]:
+        next_y = level + offset
         if abs(next_y - y) > 0.5:
             middle, after = x + BEND / 2, min(x + BEND, next_x)
             commands.append(f"C{middle:.1f} {y:.1f} {middle:.1f} {next_y:.1f} {after:.1f} {next_y:.1f}")

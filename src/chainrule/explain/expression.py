@@ -21,9 +21,8 @@ from .. import functional
 from ..dtypes import float64
 from ..errors import ChainruleError, ExpressionError
 from ..graph import Array, Node
-from ..tensor import Tensor
+from ..tensor import Tensor, products, statistical
 from ..tensor import elementwise as elementwise_functions
-from ..tensor import products, statistical
 
 # Limits that keep a typed formula harmless: letters, nesting, elements of a value and of a result, exponent.
 MAX_LETTERS = 2000
@@ -72,15 +71,17 @@ class Function:
 
 
 _ONE = (
-    "sigmoid tanh relu exp expm1 log log1p log2 log10 sqrt square sin cos tan asin acos atan sinh cosh asinh "
-    "acosh atanh erf abs sign floor ceil reciprocal"
-).split()
-_TWO = "maximum minimum add subtract multiply divide pow logaddexp hypot atan2".split()
+    "sigmoid", "tanh", "relu", "exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "square", "sin", "cos",
+    "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erf", "abs", "sign", "floor",
+    "ceil", "reciprocal",
+)  # fmt: skip
+_TWO = ("maximum", "minimum", "add", "subtract", "multiply", "divide", "pow", "logaddexp", "hypot", "atan2")
+_REDUCTIONS = ("sum", "mean", "max", "min", "prod", "var", "std")
 
 FUNCTIONS: dict[str, Function] = {
     **{name: Function(getattr(elementwise_functions, name), 1, 1) for name in _ONE},
     **{name: Function(getattr(elementwise_functions, name), 2, 2) for name in _TWO},
-    **{name: Function(getattr(statistical, name), 1, 1, True) for name in ("sum", "mean", "max", "min", "prod", "var", "std")},
+    **{name: Function(getattr(statistical, name), 1, 1, True) for name in _REDUCTIONS},
     **{name: Function(getattr(functional, name), 1, 1) for name in ("softplus",)},
     **{name: Function(getattr(functional, name), 1, 1, True) for name in ("softmax", "log_softmax", "logsumexp")},
     "matmul": Function(products.matmul, 2, 2),
@@ -125,12 +126,15 @@ class Expression:
         """Raise ExpressionError unless every name in the formula has a value, and every value a use."""
         for name in self.names:
             if name not in given:
-                close = difflib.get_close_matches(name, [*given, *FUNCTIONS], 1, 0.5) or [
-                    other for other in given if other.lower() == name.lower()
-                ]
+                close = [other for other in given if other.lower() == name.lower()]
+                close += difflib.get_close_matches(name, given, 1, 0.5) + difflib.get_close_matches(
+                    name, FUNCTIONS, 1, 0.8
+                )
                 hint = f" Did you mean {close[0]}?" if close else f" Add {name}=NUMBER"
                 known = ", ".join(given) or "no names"
-                raise ExpressionError(f"every name needs a value; got {name!r} without one (given: {known}).{hint}")
+                raise ExpressionError(
+                    f"every name needs a value; got {name!r} without one (given: {known}).{hint}"
+                )
         for name in given:
             if name not in self.names:
                 used = ", ".join(self.names) or "none"
@@ -159,7 +163,9 @@ class Expression:
 
 def _refuse(found: str, hint: str = "") -> ExpressionError:
     allowed = "names, numbers, [vectors], + - * / ** @, comparisons, name = …; and the listed functions"
-    return ExpressionError(f"a formula may hold {allowed}; got {found}. {hint or 'See chainrule explain --help'}")
+    return ExpressionError(
+        f"a formula may hold {allowed}; got {found}. {hint or 'See chainrule explain --help'}"
+    )
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -174,11 +180,13 @@ def _parse(text: str) -> list[ast.Assign | ast.Expr]:
         statements = ast.parse(text, mode="exec").body
     except SyntaxError as failure:
         raise ExpressionError(
-            f"a formula must be readable as arithmetic; got {text!r}, unclear at letter {failure.offset or 1} "
+            f"a formula must be readable as arithmetic; got {_short(text)!r}, unclear at letter {failure.offset or 1} "
             f"({failure.msg}). Write for example sigmoid(w*x + b)"
         ) from None
     except (ValueError, MemoryError, RecursionError):
-        raise ExpressionError("a formula must be readable as arithmetic; got one nested too deeply. Simplify it") from None
+        raise ExpressionError(
+            "a formula must be readable as arithmetic; got one nested too deeply. Simplify it"
+        ) from None
     _check_depth(statements)
     result: list[ast.Assign | ast.Expr] = []
     for k, statement in enumerate(statements):
@@ -200,7 +208,11 @@ def _parse(text: str) -> list[ast.Assign | ast.Expr]:
 
 def _quote(text: str, node: ast.AST) -> str:
     segment = ast.get_source_segment(text, node) or type(node).__name__
-    return repr(segment if len(segment) <= 40 else segment[:39] + "…")
+    return repr(_short(segment))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _check_depth(statements: Sequence[ast.AST]) -> None:
@@ -209,7 +221,9 @@ def _check_depth(statements: Sequence[ast.AST]) -> None:
         level = [child for node in level for child in ast.iter_child_nodes(node)]
         if not level:
             return
-    raise ExpressionError(f"a formula may be nested {MAX_DEPTH} deep; got a deeper one. Name parts: a = …; f(a)")
+    raise ExpressionError(
+        f"a formula may be nested {MAX_DEPTH} deep; got a deeper one. Name parts: a = …; f(a)"
+    )
 
 
 def _check_target(statement: ast.Assign) -> None:
@@ -229,8 +243,14 @@ def _check_node(text: str, node: ast.AST) -> None:
     elif isinstance(node, ast.BinOp):
         if type(node.op) not in _BINARY:
             raise _refuse(f"the operator in {_quote(text, node)}", "Use ** for powers")
-        if isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant) and _too_large(node.right.value):
-            raise ExpressionError(f"an exponent may reach {MAX_EXPONENT}; got {_quote(text, node.right)}. Use a smaller one")
+        if (
+            isinstance(node.op, ast.Pow)
+            and isinstance(node.right, ast.Constant)
+            and _too_large(node.right.value)
+        ):
+            raise ExpressionError(
+                f"an exponent may reach {MAX_EXPONENT}; got {_quote(text, node.right)}. Use a smaller one"
+            )
     elif isinstance(node, ast.UnaryOp):
         if not isinstance(node.op, ast.USub | ast.UAdd):
             raise _refuse(f"the operator in {_quote(text, node)}")
@@ -239,7 +259,10 @@ def _check_node(text: str, node: ast.AST) -> None:
             raise _refuse(f"the comparison {_quote(text, node)}", "Compare two things with < <= > >= == !=")
     elif isinstance(node, ast.Call):
         _check_call(text, node)
-    elif not isinstance(node, ast.Name | ast.List | ast.Tuple | ast.Load | ast.operator | ast.unaryop | ast.cmpop | ast.keyword):
+    elif not isinstance(
+        node,
+        ast.Name | ast.List | ast.Tuple | ast.Load | ast.operator | ast.unaryop | ast.cmpop | ast.keyword,
+    ):
         raise _refuse(f"{_article(node)} {_quote(text, node)}")
 
 
@@ -258,20 +281,32 @@ def _check_call(text: str, node: ast.Call) -> None:
         raise ExpressionError(f"only listed functions may be called; got {name!r}. {hint}")
     if not function.least <= len(node.args) <= function.most:
         hint = f". For the larger of two write {name}imum(a, b)" if name in ("max", "min") else ""
-        raise ExpressionError(f"{name} takes {function.most} argument{'s' * (function.most > 1)}; got {len(node.args)}{hint}")
+        raise ExpressionError(
+            f"{name} takes {function.most} argument{'s' * (function.most > 1)}; got {len(node.args)}{hint}"
+        )
     for keyword in node.keywords:
         if not function.along_axis or keyword.arg != "axis":
-            raise _refuse(f"the argument {keyword.arg or '**'} of {name}", "Only axis=NUMBER of sums and the like is known")
+            raise _refuse(
+                f"the argument {keyword.arg or '**'} of {name}",
+                "Only axis=NUMBER of sums and the like is known",
+            )
         if _literal(keyword.value) is None:
             raise _refuse(f"axis={_quote(text, keyword.value)}", "axis is a whole number")
 
 
 def _kind(value: Any) -> str:
-    return {str: "the text", bytes: "the bytes", bool: "the truth value", complex: "the complex number"}.get(type(value), "the constant")
+    return {str: "the text", bytes: "the bytes", bool: "the truth value", complex: "the complex number"}.get(
+        type(value), "the constant"
+    )
 
 
 def _article(node: ast.AST) -> str:
-    names = {"Attribute": "an attribute access", "Lambda": "a lambda", "Subscript": "an index", "IfExp": "an if-else"}
+    names = {
+        "Attribute": "an attribute access",
+        "Lambda": "a lambda",
+        "Subscript": "an index",
+        "IfExp": "an if-else",
+    }
     return names.get(type(node).__name__, f"a {type(node).__name__}")
 
 
@@ -299,7 +334,11 @@ def _free_names(statements: Sequence[ast.Assign | ast.Expr]) -> tuple[str, ...]:
     free: dict[str, None] = {}
     for statement in statements:
         called = {id(node.func) for node in ast.walk(statement.value) if isinstance(node, ast.Call)}
-        found = [node for node in ast.walk(statement.value) if isinstance(node, ast.Name) and id(node) not in called]
+        found = [
+            node
+            for node in ast.walk(statement.value)
+            if isinstance(node, ast.Name) and id(node) not in called
+        ]
         for node in sorted(found, key=lambda one: (one.lineno, one.col_offset)):
             if node.id not in bound and node.id not in _CONSTANTS:
                 free[node.id] = None
@@ -307,7 +346,9 @@ def _free_names(statements: Sequence[ast.Assign | ast.Expr]) -> tuple[str, ...]:
             target = statement.targets[0]
             assert isinstance(target, ast.Name)
             if target.id in bound or target.id in free:
-                raise ExpressionError(f"a name is assigned once; got {target.id!r} again. Choose another name")
+                raise ExpressionError(
+                    f"a name is assigned once; got {target.id!r} again. Choose another name"
+                )
             bound.add(target.id)
     return tuple(free)
 
@@ -364,8 +405,10 @@ class _Walker:
             return _COMPARE[type(node.ops[0])](self.tensor(pair[0]), pair[1])
         assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         function = FUNCTIONS[node.func.id]
-        axis = {"axis": _literal(keyword.value) for keyword in node.keywords}
-        return function.call(*(self.tensor(self.value(one)) for one in node.args), **axis)
+        operands = [self.tensor(self.value(one)) for one in node.args]
+        return function.call(
+            *operands, **{str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+        )
 
     def _binary(self, node: ast.BinOp) -> Any:
         left, right = self.value(node.left), self.value(node.right)
@@ -382,7 +425,11 @@ def _plain(node: ast.expr) -> Any:
         inner = _plain(node.operand)
         if isinstance(inner, float):
             return -inner if isinstance(node.op, ast.USub) else inner
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, int | float)
+        and not isinstance(node.value, bool)
+    ):
         return _number(node.value)
     raise ExpressionError(f"a vector holds numbers; got {ast.unparse(node)!r} in it. Write [1, 2, 3]")
 
@@ -396,8 +443,11 @@ def read_value(name: str, text: str) -> Array:
     >>> read_value("x", "[1, 2.5]")
     array([1. , 2.5])
     """
-    what = f"{name}={text}" if len(text) <= 40 else f"{name}={text[:39]}…"
-    wrong = f"a value is a number, a vector [1, 2] or a matrix [[1, 2], [3, 4]]; got {what!r}. Write for example {name}=0.5"
+    what = f"{name}={_short(text)}"
+    wrong = (
+        f"a value is a number, a vector [1, 2] or a matrix [[1, 2], [3, 4]]; got {what!r}. "
+        f"Write for example {name}=0.5"
+    )
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -406,7 +456,9 @@ def read_value(name: str, text: str) -> Array:
     try:
         return as_array(_plain(tree), what)
     except ExpressionError as failure:
-        raise failure if "rows" in str(failure) or "elements" in str(failure) else ExpressionError(wrong) from None
+        raise (
+            failure if "rows" in str(failure) or "elements" in str(failure) else ExpressionError(wrong)
+        ) from None
 
 
 def as_array(value: Any, what: str) -> Array:
@@ -414,7 +466,9 @@ def as_array(value: Any, what: str) -> Array:
     try:
         array = np.array(value, dtype=np.float64)
     except ValueError:
-        raise ExpressionError(f"the rows of a matrix have equal length; got {what}. Fill the short rows") from None
+        raise ExpressionError(
+            f"the rows of a matrix have equal length; got {what}. Fill the short rows"
+        ) from None
     if array.size > MAX_GIVEN or array.size == 0:
         raise ExpressionError(f"a value has 1 to {MAX_GIVEN} elements; got {array.size} in {what}. Use fewer")
     return array
@@ -431,6 +485,8 @@ def read_assignments(pairs: Sequence[str]) -> dict[str, Array]:
         if name in values:
             raise ExpressionError(f"a name has one value; got {name!r} twice. Take one out")
         if name in FUNCTIONS:
-            raise ExpressionError(f"{name} is a function here; got it as the name of a value. Choose another name")
+            raise ExpressionError(
+                f"{name} is a function here; got it as the name of a value. Choose another name"
+            )
         values[name] = read_value(name, text)
     return values

@@ -38,13 +38,28 @@ def units(order: Iterable[Node], root: Node, fold: bool, depth: int | None) -> l
     members: dict[Scope | Node, list[Node]] = {}
     for node, key in keys.items():
         members.setdefault(key, []).append(node)
-    found = [Unit(inner[-1], key if isinstance(key, Scope) else None, inner) for key, inner in members.items()]
+    found = [_unit(key, inner) for key, inner in members.items()]
     return sorted(found, key=lambda unit: unit.result.serial)
 
 
 def is_plain_spread(node: Node) -> bool:
     """Is the node a constant copied along axes? It stands for the constant and is no step of its own."""
     return node.operation.name == "broadcast_to" and not node.requires_grad
+
+
+def _unit(key: Scope | Node, members: list[Node]) -> Unit:
+    """A call that consists of one operation is told as that operation."""
+    folded = isinstance(key, Scope) and len(members) > 1
+    return Unit(members[-1], _innermost(members) if folded else None, members)
+
+
+def _innermost(members: list[Node]) -> Scope:
+    """The innermost call that holds all members: of a layer that only calls `linear`, that function."""
+    common = _inwards(members[0])
+    for node in members[1:]:
+        around = set(_inwards(node))
+        common = [scope for scope in common if scope in around]
+    return common[0]
 
 
 def _with_several_results(keys: dict[Node, Scope | Node], root: Node) -> set[Scope]:

@@ -184,7 +184,9 @@ def _tuple_text(name: str, value: Any) -> str:
 # --------------------------------------------------------------------------------- what the story needs
 
 
-def slope(operation: Operation, index: int, out: Formula, operands: Sequence[Formula], attributes: Attributes) -> str:
+def slope(
+    operation: Operation, index: int, out: Formula, operands: Sequence[Formula], attributes: Attributes
+) -> str:
     """∂out/∂operand `index` as text, for an operation that works element by element or selects; "" for none."""
     if isinstance(operation, ops.Elementwise):
         rule = operation.derivatives[index]
@@ -200,7 +202,12 @@ def slope(operation: Operation, index: int, out: Formula, operands: Sequence[For
 
 
 def outgoing(
-    operation: Operation, index: int, incoming: str, out: Type, operands: Sequence[Formula], attributes: Attributes
+    operation: Operation,
+    index: int,
+    incoming: str,
+    out: Type,
+    operands: Sequence[Formula],
+    attributes: Attributes,
 ) -> str:
     """The gradient that reaches operand `index`, in terms of the incoming one: `∂L/∂z @ wᵀ`."""
     if not isinstance(operation, ops.Linear):

@@ -74,12 +74,12 @@ def draw(boxes: Sequence[Box], links: Sequence[Link], gap: float, spacing: float
         lefts.append(left)
         widths.append(width)
         left += width + gap
-    for k, item in enumerate(items):
+    for item in items:
         item.y += margin - top
         if item.box is not None:
-            box = boxes[item.box]
-            box.x = lefts[layer[item.box]] + (widths[layer[item.box]] - box.width) / 2
-            box.y = item.y
+            placed = boxes[item.box]
+            placed.x = lefts[layer[item.box]] + (widths[layer[item.box]] - placed.width) / 2
+            placed.y = item.y
     ways = [
         _way(boxes, link, [items[k].y for k in chain], layer[link.source], lefts, widths)
         for link, chain in zip(links, chains)
@@ -88,7 +88,7 @@ def draw(boxes: Sequence[Box], links: Sequence[Link], gap: float, spacing: float
 
 
 def _layers(count: int, links: Sequence[Link]) -> list[int]:
-    """Longest path from the leaves; then leaves move right until they touch their first use."""
+    """Longest path from the leaves; then what has no more operands than uses moves right, up to its first use."""
     layer = [0] * count
     incoming: list[list[int]] = [[] for _ in range(count)]
     users: list[list[int]] = [[] for _ in range(count)]
@@ -99,8 +99,8 @@ def _layers(count: int, links: Sequence[Link]) -> list[int]:
         if incoming[k]:
             layer[k] = 1 + max(layer[source] for source in incoming[k])
     for k in reversed(range(count)):
-        if users[k]:
-            layer[k] = max(layer[k], min(layer[user] for user in users[k]) - 1) if not incoming[k] else layer[k]
+        if users[k] and len(incoming[k]) <= len(users[k]):
+            layer[k] = max(layer[k], min(layer[user] for user in users[k]) - 1)
     return layer
 
 
@@ -175,7 +175,9 @@ def _crossings(items: list[_Item], columns: list[list[int]]) -> int:
     total = 0
     for column in columns:
         ends = [
-            place[target] + port / 1000 for k in column for target, port in sorted(items[k].after, key=lambda one: place[one[0]] + one[1] / 1000)
+            place[target] + port / 1000
+            for k in column
+            for target, port in sorted(items[k].after, key=lambda one: place[one[0]] + one[1] / 1000)
         ]
         total += sum(ends[j] > ends[k] for k in range(len(ends)) for j in range(k))
     return total
@@ -230,7 +232,12 @@ def _place(items: list[_Item], column: list[int], wishes: list[float], spacing: 
 
 
 def _way(
-    boxes: Sequence[Box], link: Link, heights: list[float], layer: int, lefts: list[float], widths: list[float]
+    boxes: Sequence[Box],
+    link: Link,
+    heights: list[float],
+    layer: int,
+    lefts: list[float],
+    widths: list[float],
 ) -> list[tuple[float, float]]:
     """Corner points of a link: out of its source, level through every layer that it crosses, into the port."""
     source, target = boxes[link.source], boxes[link.target]

@@ -115,7 +115,9 @@ class NodeNames:
         """Make names for those of `nodes` that have none yet; constants of one element are their number."""
         if root not in self:
             self._give(root, "out" if "L" in self._taken or root.shape else "L")
-        activated = {one.inputs[0] for one in self._order if one.operation.name in _ACTIVATIONS and one.inputs}
+        activated = {
+            one.inputs[0] for one in self._order if one.operation.name in _ACTIVATIONS and one.inputs
+        }
         unnamed = []
         for node in nodes:
             if node in self:

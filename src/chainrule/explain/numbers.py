@@ -14,6 +14,9 @@ from ..graph import Array
 DIGITS = 6
 """Significant digits of the text and the page."""
 
+SUMMARY_DIGITS = 4
+"""Significant digits where a large array is described."""
+
 # Arrays with more elements are described instead of listed.
 LISTED_ELEMENTS = 6
 
@@ -30,17 +33,17 @@ def show(value: Array | None, listed: int = LISTED_ELEMENTS) -> str:
         return ""
     if value.size <= listed:
         return _nested(value.tolist())
-    low, mean, high = extremes(value)
-    return f"({', '.join(map(str, value.shape))}) from {digits(low)} to {digits(high)}, mean {digits(mean)}"
+    low, mean, high = (digits(one, SUMMARY_DIGITS) for one in extremes(value))
+    return f"{value.shape} from {low} to {high}, mean {mean}"
 
 
-def digits(value: Any) -> str:
-    """One number with six significant digits; True and False, inf and nan as they are."""
+def digits(value: Any, count: int = DIGITS) -> str:
+    """One number with six (or `count`) significant digits; True and False, inf and nan as they are."""
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
     if isinstance(value, int | np.integer):
         return str(value)
-    text = f"{float(value):.{DIGITS}g}"
+    text = f"{float(value):.{count}g}"
     return "0" if text == "-0" else text
 
 
@@ -50,7 +53,9 @@ def extremes(value: Array) -> tuple[float, float, float]:
     with np.errstate(all="ignore"):
         low, mean, high = float(wide.min()), float(wide.mean()), float(wide.max())
     # What is left of a mean that cancels to 0 is rounding noise of the elements' own type.
-    noise = 4 * float(np.finfo(value.dtype).eps) * max(abs(low), abs(high)) if value.dtype.kind == "f" else 0.0
+    noise = (
+        4 * float(np.finfo(value.dtype).eps) * max(abs(low), abs(high)) if value.dtype.kind == "f" else 0.0
+    )
     return low, 0.0 if abs(mean) <= noise else mean, high
 
 

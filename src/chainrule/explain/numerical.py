@@ -1,7 +1,7 @@
 """Numerical differentiation as the seeds' posts discuss it: central differences, their best step, their cost.
 
 Also proportional blame, the 60/40 picture of backpropagation, beside which the gradient is shown.
-Knows functions of float64 arrays; knows nothing of graphs.
+Knows functions of float64 arrays, and the graph of one only to weigh its rounding errors.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ..autodiff import gradients
 from ..errors import ArgumentError
-from ..graph import Array
+from ..graph import Array, Node
+from ..ops.namespace import absorb
 
 Function = Callable[[Mapping[str, Array]], float]
 
@@ -41,7 +44,9 @@ class Difference:
         return abs(self.value - gradient) <= _TOLERANCE * self.error + 1e-12 * max(1.0, abs(gradient))
 
 
-def central(f: Function, values: Mapping[str, Array], name: str, index: tuple[int, ...], step: float) -> float:
+def central(
+    f: Function, values: Mapping[str, Array], name: str, index: tuple[int, ...], step: float
+) -> float:
     """(f(x + h) − f(x − h)) / 2h in one element: two forward passes."""
     up, down = values[name].copy(), values[name].copy()
     up[index] += step
@@ -50,21 +55,39 @@ def central(f: Function, values: Mapping[str, Array], name: str, index: tuple[in
     return (f({**values, name: up}) - f({**values, name: down})) / width
 
 
-def best_difference(f: Function, values: Mapping[str, Array], name: str, index: tuple[int, ...]) -> Difference:
+def rounding_noise(result: Node) -> float:
+    """Rounding error of a float64 result: Σ ε·|v|·|∂result/∂v| over every value v behind it.
+
+    Each value is rounded by up to ε·|v|, and its gradient says how much of that arrives (the running error
+    analysis of Wilkinson, with the backward pass as its bookkeeping).
+    """
+    total = 0.0
+
+    def add(node: Node, g: Any) -> None:
+        nonlocal total
+        if isinstance(g, np.ndarray) and isinstance(node.value, np.ndarray):
+            total += float(np.abs(absorb(node.value, g)).sum())
+
+    gradients([result], [np.ones(result.shape, result.dtype)], visit=add)
+    return _EPSILON * total if math.isfinite(total) else math.inf
+
+
+def best_difference(
+    f: Function, values: Mapping[str, Array], name: str, index: tuple[int, ...], noise: float
+) -> Difference:
     """The central difference at the step with the smallest estimated error.
 
     Truncation is estimated by what changes from a step ten times as large (a central difference's error
-    falls with h², so 1/99 of that change is left), rounding by ε·|f|/h.
+    falls with h², so 1/99 of that change is left), rounding by noise/h, where `noise` is the error of f.
     """
     scale = max(1.0, abs(float(values[name][index])))
-    size = abs(f(values))
     best: Difference | None = None
     before: float | None = None
     for relative in STEPS:
         step = relative * scale
         value = central(f, values, name, index, step)
         if math.isfinite(value):
-            rounding = _EPSILON * max(size, abs(value) * scale) / step
+            rounding = (noise + _EPSILON * abs(value) * scale) / step
             truncation = abs(value - before) / 99 if before is not None else math.inf
             error = truncation + rounding
             if best is None or error < best.error:

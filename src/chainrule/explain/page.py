@@ -37,7 +37,7 @@ def page(story: Story, language: str = "en") -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)} · chainrule</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f"<main class=\"cr-story\">\n<h1>{escape(title)}</h1>\n{_controls()}{_figure(story)}{_rest(story)}</main>\n"
+        f'<main class="cr-story">\n<h1>{escape(title)}</h1>\n{_controls()}{_figure(story)}{_rest(story)}</main>\n'
         f'<script type="application/json" id="cr-moments">{_moments(story)}</script>\n'
         f"<script>{script}</script>\n</body>\n</html>\n"
     )
@@ -124,13 +124,15 @@ def _table(story: Story) -> str:
     rows = "".join(_row(step) for step in story.steps[:SHOWN_STEPS])
     left_out = len(story.steps) - SHOWN_STEPS
     more = f'<p class="cr-note">{_both("explain.rows_left_out", count=left_out)}</p>' if left_out > 0 else ""
-    return f'<div class="cr-scroll" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{more}\n'
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="cr-scroll" tabindex="0">{table}</div>{more}\n'
 
 
 def _row(step: Step) -> str:
     if step.is_leaf:
         name = "".join(
-            f'<span class="cr-{language}" lang="{language}">{escape(label(step, language))}</span>' for language in LANGUAGES
+            f'<span class="cr-{language}" lang="{language}">{escape(label(step, language))}</span>'
+            for language in LANGUAGES
         )
     else:
         name = escape(label(step, "en"))
@@ -165,7 +167,11 @@ def _moments(story: Story) -> str:
     if len(story.steps) > DRAWN_STEPS:
         return "[]"
     said = [
-        {"step": step.number, "phase": phase, **{language: _said(step, phase, story.root, language) for language in LANGUAGES}}
+        {
+            "step": step.number,
+            "phase": phase,
+            **{language: _said(step, phase, story.root, language) for language in LANGUAGES},
+        }
         for step, phase in Moments(story).order
     ]
     text = json.dumps(said, ensure_ascii=False)
@@ -181,4 +187,6 @@ def _said(step: Step, phase: str, root: Step, language: str) -> str:
     lines = backward(step, root, language, "")
     if lines:
         return "\n".join(line.strip() for line in lines)
-    return sentence("explain.said_backward", language, root=root.name, name=step.name, value=show(step.gradient))
+    return sentence(
+        "explain.said_backward", language, root=root.name, name=step.name, value=show(step.gradient)
+    )

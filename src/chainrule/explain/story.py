@@ -16,7 +16,7 @@ import numpy as np
 from .. import ops
 from ..autodiff import Arrays, Contribution, gradients, local_derivative
 from ..errors import ArgumentError, GradientError, Origin, ShapeError, TraceError
-from ..graph import CONSTANT, Array, Node, Scope, Type, topological
+from ..graph import Array, Node, Scope, Type, topological
 from ..language import LANGUAGES, preferred_language
 from ..ops.lowering import Scalar
 from ..tensor import Tensor
@@ -238,7 +238,9 @@ class _Builder:
         results = {unit.result: unit for unit in found}
         ordered: dict[Node, Unit | None] = {}
         for unit in found:  # leaves stand before their first use, in the order of the formula
-            ordered |= {node: None for node in operands[unit.result] if node not in ordered and node not in results}
+            ordered |= {
+                node: None for node in operands[unit.result] if node not in ordered and node not in results
+            }
             ordered[unit.result] = unit
         ordered.setdefault(self.root, None)
         self.names.complete([node for node in ordered if node is not self.root], self.root)
@@ -257,11 +259,13 @@ class _Builder:
 
     def _leaf(self, node: Node, number: int) -> Step:
         kind = "leaf" if node.requires_grad else "constant"
-        return Step(number, self.names[node], kind, "", "", node.type, _first(node.value), self._gradient(node))
+        return Step(
+            number, self.names[node], kind, "", "", node.type, _first(node.value), self._gradient(node)
+        )
 
     def _gradient(self, node: Node) -> Array | None:
         """∂root/∂node; zeros where no slope leads there, None for what has no gradient at all."""
-        found = _first(self.gradient.get(node))
+        found: Array | None = _first(self.gradient.get(node))
         if found is None and node.requires_grad and len(node.types) == 1:
             return np.zeros(node.shape, node.dtype)
         return found
@@ -301,7 +305,7 @@ class _Builder:
             _first(node.value),
             self._gradient(node),
             origin=None if self.sources is not None else node.origin,
-            scope=_path(unit.scope.parent if unit.scope is not None else node.scope),
+            scope=_layer(unit.scope or node.scope),
         )
         if self.sources is not None:
             step.source = self.sources.get(node, "")
@@ -387,7 +391,11 @@ class _Builder:
         if incoming is None or sent is None or incoming.size != 1:
             return None
         scale = incoming.reshape(())
-        if np.isfinite(scale) and abs(scale) > np.finfo(scale.dtype).smallest_normal and np.isfinite(sent).all():
+        if (
+            np.isfinite(scale)
+            and abs(scale) > np.finfo(scale.dtype).smallest_normal
+            and np.isfinite(sent).all()
+        ):
             return np.asarray(sent / scale)
         found = gradients([result], [np.ones(result.shape, result.dtype)], [operand])
         return found.get(operand)
@@ -411,6 +419,8 @@ def _array(slope: Any, operand: Node) -> Array:
     return np.asarray(0 if slope is None else slope, dtype=operand.dtype)
 
 
-def _path(scope: Scope | None) -> str:
-    return scope.path if scope is not None else ""
-
+def _layer(scope: Scope | None) -> str:
+    """Path of the innermost layer around a call: `Sequential/0`."""
+    while scope is not None and scope.kind != "module":
+        scope = scope.parent
+    return scope.path if scope is not None and scope.parent is not None else ""

@@ -56,7 +56,10 @@ def _kept(steps: list[Step]) -> tuple[list[Step], int]:
 
 def table(steps: list[Step], root: str, language: str) -> list[str]:
     """One row for each step, and one more for each further operand."""
-    heads = [sentence(f"explain.column_{name}", language, root=root) for name in ("step", "node", "forward", "local", "backward")]
+    heads = [
+        sentence(f"explain.column_{name}", language, root=root)
+        for name in ("step", "node", "forward", "local", "backward")
+    ]
     rows = [heads]
     for step in steps:
         local = [derivative(step, edge) for edge in _moving(step)]
@@ -71,8 +74,8 @@ def table(steps: list[Step], root: str, language: str) -> list[str]:
 def label(step: Step, language: str) -> str:
     """`z = w·x`, or the name of a leaf with its kind."""
     if step.is_leaf:
-        return f"{step.name}  ({sentence(f'explain.{step.kind}', language)})"
-    return f"{step.name} = {step.formula}"
+        return f"{step.name} ({sentence(f'explain.{step.kind}', language)})"
+    return f"{step.name} = {step.formula}" + (f" ({step.scope})" if step.scope else "")
 
 
 def _moving(step: Step) -> list[Edge]:
@@ -106,7 +109,9 @@ def backward(step: Step, root: Step, language: str, place: str) -> list[str]:
         return lines
     lines.append(f"  {step.name} = {step.formula}{f'   ({place})' if place else ''}")
     if step is root:
-        lines.append("      " + sentence("explain.start", language, name=root.name, value=show(root.gradient)))
+        lines.append(
+            "      " + sentence("explain.start", language, name=root.name, value=show(root.gradient))
+        )
     lines += ["    → " + passed(step, edge, root.name, language) for edge in _moving(step)]
     reason = why(step, language)
     if reason:
@@ -145,7 +150,9 @@ def why(step: Step, language: str) -> str:
         own = f"composite.{step.operation}"
         if own in known:
             return sentence(own, language)
-        return sentence("explain.folded", language, count=count, operations=", ".join(dict.fromkeys(step.folded)))
+        return sentence(
+            "explain.folded", language, count=count, operations=", ".join(dict.fromkeys(step.folded))
+        )
     translated = known.get(f"operation.{step.operation}", {}).get(language)
     text = (translated or step.why).replace("\n", " ")
     return text[:1].upper() + text[1:] if text[1:2].isascii() else text
@@ -161,7 +168,8 @@ def where(step: Step) -> str:
     line = linecache.getline(step.origin.file, step.origin.line).strip()
     if len(line) > LINE_LIMIT:
         line = line[: LINE_LIMIT - 1] + "…"
-    return f"{step.origin}: {line}" if line else str(step.origin)
+    layer = f"{step.scope}, " if step.scope else ""
+    return f"{layer}{step.origin}: {line}" if line else f"{layer}{step.origin}"
 
 
 def _letters(text: str) -> str:
@@ -174,7 +182,8 @@ def _letters(text: str) -> str:
 def width(text: str) -> int:
     """Columns that a terminal gives to the text: Korean letters take two, combining marks none."""
     return sum(
-        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
     )
 
 

@@ -19,7 +19,8 @@ from ..dtypes import as_dtype
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..graph import Cell, bump_structure, constant, scope
 from ..ops import NUMPY
-from ..tensor import Tensor, wrap
+from ..tensor import Tensor
+from ..tensor.arrival import clear_grad
 from ..tensor.core import _differentiable, of_cell
 
 Self = TypeVar("Self", bound="Module")
@@ -373,14 +374,6 @@ class Module:
         for name, module in twin._own("module"):
             module._parent = (weakref.ref(twin), name)
         return twin
-
-
-def clear_grad(tensor: Tensor, set_to_none: bool) -> None:
-    """Forget a gradient, or make it zeros where there is one."""
-    if set_to_none:
-        tensor.grad = None
-    elif tensor.grad is not None:
-        tensor.grad = wrap(constant(np.zeros(tensor.shape, tensor.dtype)))
 
 
 def _join(path: str, name: str) -> str:

@@ -8,7 +8,7 @@ from ..dtypes import int64, uint32
 from ..errors import ArgumentError
 from ..graph import Type
 from .kinds import discrete, elementwise
-from .lowering import Scalar
+from .lowering import Gather, Position, Scalar
 from .shapes import check_axis
 
 _NO_SLOPE = (None, None)
@@ -120,13 +120,17 @@ def bitwise_invert(xp: Any, x: Any) -> Any:
     return xp.invert(x)
 
 
-@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+@elementwise(
+    derivatives=_NO_SLOPE, accepts="bits", lower=Scalar(lambda b, x, y: b.shifted("left", x, y), only="iu")
+)
 def bitwise_left_shift(xp: Any, x: Any, y: Any) -> Any:
     """Bits moved up by y; 0 from the width on.  Why: bits jump, they have no slope."""
     return xp.shift_left(x, y)
 
 
-@elementwise(derivatives=_NO_SLOPE, accepts="bits")
+@elementwise(
+    derivatives=_NO_SLOPE, accepts="bits", lower=Scalar(lambda b, x, y: b.shifted("right", x, y), only="iu")
+)
 def bitwise_right_shift(xp: Any, x: Any, y: Any) -> Any:
     """Bits moved down by y; the sign alone from the width on.  Why: bits jump, they have no slope."""
     return xp.shift_right(x, y)
@@ -142,13 +146,13 @@ def _position_type(x: Type, *, axis: int) -> Type:
     return Type(x.shape[:axis] + x.shape[axis + 1 :], int64)
 
 
-@discrete(type=_position_type)
+@discrete(type=_position_type, lower=Position(lambda b, x, best: b.less(best, x)))
 def argmax(xp: Any, x: Any, *, axis: int) -> Any:
     """Position of the first largest element along `axis` (a NaN counts as largest).  Why: a position jumps, it has no slope."""
     return xp.argmax(x, axis=axis)
 
 
-@discrete(type=_position_type)
+@discrete(type=_position_type, lower=Position(lambda b, x, best: b.less(x, best)))
 def argmin(xp: Any, x: Any, *, axis: int) -> Any:
     """Position of the first smallest element along `axis` (a NaN counts as smallest).  Why: a position jumps, it has no slope."""
     return xp.argmin(x, axis=axis)
@@ -180,7 +184,40 @@ def _bits_type(key: Type, *, size: int) -> Type:
     return Type((size,), uint32)
 
 
-@discrete(type=_bits_type)
+def _random_word(b: Any, position: Any, operands: Any, out: Type, *, size: int) -> Any:
+    """One word: the first half are the first words of each block, the second half the second words."""
+    (key,) = operands
+    half = (size + 1) // 2
+    at, middle = b.number(position[0]), b.literal(half, int64)
+    first = b.less(at, middle)
+    block = b.cast(b.select(first, at, b.subtract(at, middle)), uint32)
+    words = [key([k]) for k in range(4)]
+    keys = (words[0], words[1], b.bits("xor", b.bits("xor", words[0], words[1]), b.constant(_PARITY)))
+    low = b.add(block, words[2])
+    high = b.add(words[3], b.cast(b.less(low, block), uint32))
+    x, y = b.add(low, keys[0]), b.add(high, keys[1])
+    for number in range(5):
+        for distance in _ROTATIONS[number % 2]:
+            x = b.add(x, y)
+            up, down = (b.constant(turn) for turn in (distance, 32 - distance))
+            y = b.bits("xor", b.bits("or", b.shifted("left", y, up), b.shifted("right", y, down)), x)
+        x = b.add(x, keys[(number + 1) % 3])
+        y = b.add(b.add(y, keys[(number + 2) % 3]), b.constant(number + 1))
+    return b.select(first, x, y)
+
+
+def _advanced_word(b: Any, position: Any, operands: Any, out: Type, *, blocks: int) -> Any:
+    """The word of the key at the position: the counter's two words after the addition."""
+    (key,) = operands
+    at, old = b.number(position[0]), key([2])
+    low = b.add(old, b.constant(blocks & 0xFFFFFFFF))
+    carry = b.cast(b.less(low, old), uint32)
+    high = b.add(b.add(key([3]), carry), b.constant(blocks >> 32))
+    counter = b.select(b.equal(at, b.literal(2, int64)), low, high)
+    return b.select(b.less(at, b.literal(2, int64)), key(position), counter)
+
+
+@discrete(type=_bits_type, lower=Gather(_random_word))
 def random_bits(xp: Any, key: Any, *, size: int) -> Any:
     """`size` random 32-bit words (Threefry-2x32) of a key of four words: two of key, two of counter.
 
@@ -201,7 +238,7 @@ def random_bits(xp: Any, key: Any, *, size: int) -> Any:
     return xp.concat((x, y))[:size]
 
 
-@discrete(type=lambda key, *, blocks: key)
+@discrete(type=lambda key, *, blocks: key, lower=Gather(_advanced_word))
 def advance(xp: Any, key: Any, *, blocks: int) -> Any:
     """The key of `random_bits` with its 64-bit counter moved on by `blocks` pairs of words.
 

@@ -456,13 +456,20 @@ def nextafter(xp: Any, x: Any, y: Any) -> Any:
     return xp.nextafter(x, y)
 
 
-@elementwise(derivatives=(0, 0), may_warn=True, accepts="number")
+@elementwise(
+    derivatives=(0, 0), may_warn=True, accepts="number", lower=Scalar(lambda b, x, y: b.floor_divide(x, y))
+)
 def floor_divide(xp: Any, x: Any, y: Any) -> Any:
     """⌊x / y⌋; integers by 0 give 0.  Why: between its jumps it does not move, so no gradient passes."""
     return xp.floor_divide(x, y)
 
 
-@elementwise(derivatives=(1, lambda out, x, y: -floor(x / y)), may_warn=True, accepts="number")
+@elementwise(
+    derivatives=(1, lambda out, x, y: -floor(x / y)),
+    may_warn=True,
+    accepts="number",
+    lower=Scalar(lambda b, x, y: b.remainder(x, y)),
+)
 def remainder(xp: Any, x: Any, y: Any) -> Any:
     """x − y·⌊x / y⌋.  Why: it follows x one for one, and loses one y for every whole time that y fits."""
     return xp.remainder(x, y)

@@ -85,6 +85,16 @@ class Running(Lowering):
     combine: Callable[..., Any]
 
 
+@dataclass(frozen=True)
+class Position(Lowering):
+    """Where along `axis` the first element stands that no other is `better(builder, element, best)` than.
+
+    A NaN is better than every number.
+    """
+
+    better: Callable[..., Any]
+
+
 class _Host(Lowering):
     """No loop: the operation runs as a NumPy call between native segments."""
 

@@ -23,7 +23,7 @@ _EXACT_SUM_FROM = 1 << 16
 _SHORT = 4096
 
 
-class quiet:  # noqa: N801 - used as a context
+class quiet:
     """Context with floating-point warnings off: NaN and infinity are values here, reported by other means.
 
     Sections nest at no cost, so a composite function pays once for all its operations.

@@ -16,10 +16,10 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError
 from ..graph import Array, Cell, bump_structure, constant, state
-from ..nn.module import clear_grad
 from ..ops import NUMPY, quiet
 from ..tensor import Tensor, as_tensor
 from ..tensor import elementwise as tensor_functions
+from ..tensor.arrival import clear_grad
 from ..tensor.core import of_cell
 from ..tensor.elementwise import astype
 from ..transforms import enable_grad, no_grad
@@ -210,19 +210,16 @@ class Optimizer:
 
     def _entries(self, parameter: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         """What is kept for a parameter; zeros at first."""
-        entries = self.state.get(parameter)
-        if entries is None:
-            entries = self.state[parameter] = {}
+        entries = self.state.setdefault(parameter, {})
         if len(entries) <= len(names):
-            label = parameter.cell.name if parameter.cell is not None and parameter.cell.name else "parameter"
-            for name in (STEP, *names):
-                if name not in entries:
-                    zeros = (
-                        np.zeros((), np.float64)
-                        if name == STEP
-                        else np.zeros(parameter.shape, parameter.dtype)
-                    )
-                    entries[name] = of_cell(Cell(zeros, kind="moment", name=f"{label}.{name}"))
+            # These cells outlive a trace that happens to be running, so they are made outside it.
+            outer, state.trace = state.trace, None
+            try:
+                for name in (STEP, *names):
+                    if name not in entries:
+                        entries[name] = _zeros(parameter, name)
+            finally:
+                state.trace = outer
         return entries
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -344,6 +341,12 @@ def _check_parameter(one: Any) -> None:
             f"an optimizer changes leaves that require grad; got the result of an operation or a constant of shape "
             f"{one.shape}. Use requires_grad=True where the tensor is made"
         )
+
+
+def _zeros(parameter: Tensor, name: str) -> Tensor:
+    label = (parameter.cell.name if parameter.cell is not None else None) or "parameter"
+    zeros = np.zeros(()) if name == STEP else np.zeros(parameter.shape, parameter.dtype)
+    return of_cell(Cell(zeros, kind="moment", name=f"{label}.{name}"))
 
 
 def _state_array(parameter: Tensor, name: str, value: Any) -> Array:

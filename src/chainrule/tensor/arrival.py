@@ -109,6 +109,14 @@ def _deposit_in_cell(cell: Cell, g: Any, as_nodes: bool) -> None:
     cell.grad = arrived if cell.grad is None else cell.grad + arrived
 
 
+def clear_grad(tensor: Tensor, set_to_none: bool) -> None:
+    """Forget a gradient, or make it zeros where there is one."""
+    if set_to_none:
+        tensor.grad = None
+    elif tensor.grad is not None:
+        tensor.grad = wrap(constant(np.zeros(tensor.shape, tensor.dtype)))
+
+
 _retained: dict[tuple[int, int], weakref.WeakSet[Node]] = {}
 
 

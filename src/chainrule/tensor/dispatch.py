@@ -204,7 +204,7 @@ def number(value: Number, dtype: Dtype) -> Node:
         try:
             return constant(np.asarray(value, dtype))
         except OverflowError:
-            return constant(np.asarray(math.copysign(math.inf, value), dtype))
+            return constant(np.asarray(math.inf if value > 0 else -math.inf, dtype))
 
 
 def _checked(op: ops.Op, value: Number, dtype: Dtype) -> Number:

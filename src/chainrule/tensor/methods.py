@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +22,13 @@ WITH_AXIS = {
 
 
 def _with_axis(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`x.sum(0)` as well as `x.sum(axis=0)`, and PyTorch's `dim=` and `keepdim=`."""
+    """`x.sum(0)` as well as `x.sum(axis=0)`, PyTorch's `dim=` and `keepdim=`, and what NumPy's functions pass."""
 
+    @functools.wraps(function)
     def method(self: Tensor, *axis: Any, **options: Any) -> Tensor:
+        for name in ("out", "dtype"):  # numpy.sum(x) calls x.sum(axis=None, dtype=None, out=None)
+            if name in options and options[name] is None:
+                del options[name]
         if "dim" in options:
             options["axis"] = options.pop("dim")
         if "keepdim" in options:
@@ -32,7 +37,6 @@ def _with_axis(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             options["axis"] = axis[0] if len(axis) == 1 else axis
         return function(self, **options)
 
-    method.__name__, method.__doc__ = function.__name__, function.__doc__
     return method
 
 

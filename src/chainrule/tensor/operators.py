@@ -88,6 +88,9 @@ class Operators:
     def __ipow__(self, other: Any) -> Tensor:
         return self._assign("**=", self**other)
 
+    def __imatmul__(self, other: Any) -> Tensor:
+        return self._assign("@=", core.as_tensor(self) @ other)
+
     def __neg__(self) -> Tensor:
         return core.elementwise(ops.negative, self)
 

@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 
 from ..dtypes import float32, float64
 from ..errors import ArgumentError, CotangentError, GradientCheckError, GradientError
-from ..graph import CONSTANT, Node
-from ..tensor import Tensor, wrap
-from ..transforms import jacobian, value_and_grad
 from .diagnosis import Diagnosis, Evidence, diagnose, from_shapes
 from .differences import NEGLIGIBLE, Estimate, differentiate
 from .problems import Problem, in_float64, unpack
@@ -109,7 +106,7 @@ def _second_order(
     directions = [random.uniform(0.5, 1.5, leaf.shape) for leaf in problem.leaves]
     for inner in modes:
         try:
-            slope = Problem(problem.slope(inner, directions), problem.leaves)
+            slope = problem.slope(inner, directions)
         except GradientError:
             continue
         outer = {f"{one} over {inner}": one for one in modes}
@@ -154,7 +151,7 @@ class _Check:
         for label, mode in modes.items():
             try:
                 start = time.perf_counter()
-                computed = _computed(self.problem, mode, self.problem.leaves)
+                computed = self.problem.derivative(mode)
                 if mode == "reverse" and self.order == 1:
                     self.report.backward_seconds = time.perf_counter() - start
             except CotangentError:
@@ -169,7 +166,7 @@ class _Check:
                 if check.verdict == WRONG:
                     check.diagnosis = diagnose(self._evidence(k, check, numbers))
             if narrow is not None:
-                _compare_float32(checks, _computed(narrow, mode, narrow.leaves))
+                _compare_float32(checks, narrow.derivative(mode))
             self.report.checks += checks
 
     # ------------------------------------------------------------------------------ numerically
@@ -224,7 +221,9 @@ class _Check:
             if not chosen[index]:
                 continue
             a, n, bar = float(computed[index]), float(value[index]), float(error[index])
-            floor = np.sqrt(np.finfo(self.precision).eps) * self.problem.magnitude / max(float(size[index]), 1.0)
+            floor = (
+                np.sqrt(np.finfo(self.precision).eps) * self.problem.magnitude / max(float(size[index]), 1.0)
+            )
             near = NEGLIGIBLE * max(largest, float(numbers.chords[k][index]))
             verdicts[index] = _verdict(a, n, bar, near, floor, _TOLERANCE[self.precision])
             if verdicts[index] == UNDECIDED:
@@ -242,7 +241,7 @@ class _Check:
             problem = Problem(self.problem.call, beside, self.problem.weights)
             other = _Check(problem, self.names, self.report, self.order, None)
             other.chosen = suspects
-            numbers, computed = other._numbers(beside, suspects), _computed(problem, mode, beside)
+            numbers, computed = other._numbers(beside, suspects), problem.derivative(mode)
             for k, check in enumerate(checks):
                 found = other._judge(k, check.mode, computed[k], numbers).verdicts.ravel()
                 still[k] |= found == WRONG
@@ -310,17 +309,6 @@ def _verdict(a: float, n: float, bar: float, near: float, floor: float, toleranc
     if abs(a - n) > bar + tolerance * scale:
         return WRONG
     return CORRECT if bar <= max(_INFORMATIVE * scale, floor) else UNDECIDED
-
-
-def _computed(problem: Problem, mode: str, leaves: list[Array]) -> list[Array]:
-    """The derivatives by the engine."""
-    handles: list[Tensor] = [wrap(Node(CONSTANT, value=leaf)) for leaf in leaves]
-    everything = tuple(range(len(handles)))
-    if mode == "reverse":
-        found: Sequence[Tensor] = value_and_grad(problem.tensor, everything)(*handles)[1]
-    else:
-        found = jacobian(problem.tensor, everything, mode="forward")(*handles)
-    return [one.detach().numpy().reshape(leaf.shape) for one, leaf in zip(found, leaves)]
 
 
 def _compare_float32(checks: list[InputCheck], narrow: list[Array]) -> None:

@@ -58,12 +58,18 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     if _matches(evidence, -n):
         return Diagnosis("sign", -1.0)
     factor = _factor(evidence)
-    if factor is not None and (_is_round(factor) or np.count_nonzero(wrong) > 1 and not _constant(n[wrong])):
+    if factor is not None and (
+        _is_round(factor) or (np.count_nonzero(wrong) > 1 and not _constant(n[wrong]))
+    ):
         return Diagnosis("factor", factor)
     for kind, detail, predicted in _hypotheses(evidence):
         if predicted.shape == g.shape and _matches(evidence, predicted):
             return Diagnosis(kind, None, detail)
-    return Diagnosis("factor", factor) if factor is not None and np.count_nonzero(wrong) > 1 else Diagnosis("values")
+    return (
+        Diagnosis("factor", factor)
+        if factor is not None and np.count_nonzero(wrong) > 1
+        else Diagnosis("values")
+    )
 
 
 def from_shapes(expected: tuple[int, ...], got: tuple[int, ...]) -> Diagnosis:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from .. import autodiff, ops
 from ..dtypes import float32, float64
 from ..errors import ArgumentError, ChainruleError, GradientError
-from ..graph import CONSTANT, Node, constant
+from ..graph import CONSTANT, Node
 from ..pytree import Structure, flatten, unflatten
 from ..tensor import Tensor, as_tensor, wrap
-from ..transforms import grad, jvp, no_grad
+from ..transforms import jacobian, jvp, no_grad, vjp
 
 Array = NDArray[Any]
 Call = Callable[..., list[Tensor]]
@@ -63,37 +63,38 @@ class Problem:
         """The contracted output, added up in float64."""
         return float(sum(row.sum() for row in self.rows(leaves)))
 
-    def tensor(self, *leaves: Tensor) -> Tensor:
-        """The contracted output, differentiable."""
-        total: Tensor | None = None
-        for one, weights in zip(self.call(*leaves), self.weights):
-            term = one
-            if weights.size != 1 or weights.item() != 1.0:
-                if not weights.all():
-                    known = wrap(constant(np.broadcast_to(weights != 0, one.shape)))
-                    term = wrap(ops.where.node((known.node, one.node, constant(0.0, one.dtype)), {}))
-                term = term * wrap(constant(weights.astype(one.dtype)))
-            term = term.sum()
-            total = term if total is None else total + term
-        assert total is not None
+    def derivative(self, mode: str) -> list[Array]:
+        """The derivative of the contracted output by every leaf, as the engine computes it.
+
+        The weights go in as cotangent, or meet the tangents in NumPy: no operation of the engine stands between,
+        where its own mistake could cancel one under test.
+        """
+        handles = [wrap(Node(CONSTANT, value=leaf)) for leaf in self.leaves]
+        if mode == "reverse":
+            found = vjp(self.call, *handles)[1](self.weights)
+            return [one.detach().numpy() for one in found]
+        blocks = jacobian(self.call, tuple(range(len(handles))), mode="forward")(*handles)
+        total = [np.zeros(leaf.shape) for leaf in self.leaves]
+        for weights, row in zip(self.weights, blocks):
+            for k, block in enumerate(row):
+                columns = block.detach().numpy().reshape(*weights.shape, -1)
+                kept = np.where((weights != 0)[..., None], columns, 0.0)
+                total[k] += np.tensordot(weights, kept, weights.ndim).reshape(total[k].shape)
         return total
 
-    def slope(self, mode: str, directions: list[Array]) -> Call:
-        """The derivative along `directions`, computed in `mode`: a function to be differentiated again."""
+    def slope(self, mode: str, directions: list[Array]) -> Problem:
+        """The derivative along `directions`, computed in `mode`, as a problem of its own."""
 
         def forward(*leaves: Tensor) -> list[Tensor]:
-            moved = [wrap(constant(d, leaf.dtype)) for d, leaf in zip(directions, leaves)]
-            return [jvp(self.tensor, leaves, moved)[1]]
+            moved: list[Tensor] = jvp(self.call, leaves, directions)[1]
+            return moved
 
         def reverse(*leaves: Tensor) -> list[Tensor]:
-            found = grad(self.tensor, tuple(range(len(leaves))))(*leaves)
-            parts = [(g * wrap(constant(d, g.dtype))).sum() for g, d in zip(found, directions)]
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part
-            return [total]
+            return list(vjp(self.call, *leaves)[1](self.weights))
 
-        return forward if mode == "forward" else reverse
+        if mode == "forward":
+            return Problem(forward, self.leaves, self.weights)
+        return Problem(reverse, self.leaves, directions)
 
     def noise(self) -> float:
         """Rounding error of the contracted output: Σ (∂L/∂v · v)² over all values v on the way, times ε².
@@ -114,9 +115,9 @@ class Problem:
 
         leaves = [wrap(Node(CONSTANT, value=leaf, requires_grad=True)) for leaf in self.leaves]
         try:
-            result = self.tensor(*leaves).node
-            if result.requires_grad:
-                autodiff.gradients([result], [np.ones(result.shape, result.dtype)], visit=visit)
+            nodes = [one.node for one in self.call(*leaves)]
+            seeds = [weights.astype(node.dtype) for weights, node in zip(self.weights, nodes)]
+            autodiff.gradients(nodes, seeds, visit=visit)
         except GradientError:
             pass
         eps = max(float(np.finfo(out.dtype).eps) for out in self.outputs)
@@ -178,7 +179,9 @@ def in_float64(call: Call, leaves: list[Array]) -> list[Array] | None:
 def _names(function: Callable[..., Any], structure: Structure) -> list[str]:
     """`w`, `params['b']`, `layers[0]`: the parameter's name and the way down to each leaf."""
     try:
-        parameters = [p.name for p in inspect.signature(function).parameters.values() if p.kind < p.VAR_POSITIONAL]
+        parameters = [
+            p.name for p in inspect.signature(function).parameters.values() if p.kind < p.VAR_POSITIONAL
+        ]
     except (TypeError, ValueError):
         parameters = []
     found: list[str] = []

@@ -141,7 +141,7 @@ class GradientReport:
         steps = max(round(self.forward_passes / (2 * max(self.elements, 1))), 1)
         return [
             say(
-                "cost",
+                "effort",
                 passes=self.forward_passes,
                 elements=self.elements,
                 steps=steps,
@@ -180,7 +180,9 @@ def _duration(seconds: float) -> str:
 
 def _table(rows: list[list[str]]) -> list[str]:
     widths = [max(map(_width, column)) for column in zip(*rows)]
-    return ["  ".join(cell + " " * (w - _width(cell)) for cell, w in zip(row, widths)).rstrip() for row in rows]
+    return [
+        "  ".join(cell + " " * (w - _width(cell)) for cell, w in zip(row, widths)).rstrip() for row in rows
+    ]
 
 
 def _width(text: str) -> int:

@@ -138,7 +138,7 @@ class Result:
 
 def trace(function: Callable[..., Any], arguments: Arguments, name: str) -> Traced:
     """Run the function once on nodes. Raises TraceError where it asks for numbers."""
-    watched = watch(function)
+    watched = watch(function, arguments.leaves)
     before = [(one, snapshot(one.look())) for one in watched]
     captured = captured_tensors(watched)
     tracing = Tracing()

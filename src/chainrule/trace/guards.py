@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +99,8 @@ def captured_tensors(watched: list[Watched]) -> list[Tensor]:
         if type(value) in (list, tuple, dict) and len(value) <= _MOST_LEAVES:
             leaves = flatten(value)[0][: _MOST_LEAVES + 1]
         for leaf in leaves:
-            if isinstance(leaf, Tensor) and leaf.cell is None and not leaf.requires_grad:
+            given = isinstance(leaf, Tensor) and leaf.cell is None and not leaf.requires_grad
+            if given and leaf.node.value is not None:
                 found[id(leaf)] = leaf
     return list(found.values())
 
@@ -107,10 +108,13 @@ def captured_tensors(watched: list[Watched]) -> list[Tensor]:
 # ------------------------------------------------------------------------------------ what code names
 
 
-def watch(function: Any) -> list[Watched]:
-    """The variables and attributes that the function depends on."""
+def watch(function: Any, arguments: Iterable[Any] = ()) -> list[Watched]:
+    """The variables and attributes that the function depends on, those of objects among its arguments too."""
     search = _Search()
     search.enter(function)
+    for one in arguments:
+        if _has_attributes(one):
+            search.objects.setdefault(id(one), (type(one).__name__, one))
     return search.finish()
 
 
@@ -131,20 +135,20 @@ class _Search:
         self.module: Any = None
 
     def enter(self, function: Any) -> None:
-        """A function, a bound method, or an object that can be called."""
+        """A function, a bound method, or an object that can be called; what decorators wrap comes first."""
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is not None:
+            self.enter(wrapped)
         if isinstance(function, types.MethodType):
             self.objects.setdefault(id(function.__self__), ("self", function.__self__))
             function = function.__func__
-        function = getattr(function, "__wrapped__", function)
         if not isinstance(function, types.FunctionType):
-            call = type(function).__dict__.get("__call__")
             self.objects.setdefault(id(function), ("self", function))
-            if not isinstance(call, types.FunctionType):
-                return
-            function = call
-        if self.module is None:
-            self.module = function.__globals__
-        self.follow(function)
+            function = type(function).__dict__.get("__call__")
+        if isinstance(function, types.FunctionType):
+            if self.module is None:
+                self.module = function.__globals__
+            self.follow(function)
 
     def follow(self, function: types.FunctionType) -> None:
         """Variables of one function of the same module."""
@@ -183,7 +187,7 @@ class _Search:
             key = waiting[0]
             done.add(key)
             label, value = self.objects[key]
-            space = vars(value)
+            space = getattr(value, "__dict__", {})
             for name in [name for name in self.names if name in space]:
                 self.add(
                     f"{label}.{name}",

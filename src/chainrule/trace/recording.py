@@ -27,6 +27,10 @@ from ..graph import (
 )  # fmt: skip
 
 
+# Kinds of cells that a function makes anew each time it runs.
+_OF_ONE_CALL = ("leaf", "generator")
+
+
 class Tracing(Trace):
     """The trace of one call: stands between cells and the graph that is being built."""
 
@@ -44,8 +48,12 @@ class Tracing(Trace):
     # ------------------------------------------------------------------------------- cells
 
     def create(self, cell: Cell) -> None:
-        """A cell that is made here does not outlive the call: it is neither read from outside nor written."""
-        self.local.add(cell)
+        """A leaf that is made here does not outlive the call: it is neither read from outside nor written.
+
+        What modules and optimizers make (buffers, moments) they keep, so that is state like any other.
+        """
+        if cell.kind in _OF_ONE_CALL:
+            self.local.add(cell)
 
     def read(self, cell: Cell) -> Node:
         """A source the first time; later what was written, as a leaf of its own."""

@@ -64,7 +64,8 @@ def to_bytes(tensors: Mapping[str, Any]) -> bytes:
     from safetensors.numpy import save as encode
 
     arrays = {_checked_name(name): _to_array(name, value) for name, value in tensors.items()}
-    result: bytes = encode(arrays, {"format": "pt", "writer": "chainrule", _CHECKSUM: _digest(arrays)})
+    # One entry only: the library writes several in an order that differs from run to run.
+    result: bytes = encode(arrays, {_CHECKSUM: _digest(arrays)})
     return result
 
 
@@ -128,7 +129,7 @@ def _digest(arrays: Mapping[str, Array]) -> str:
 
 def readable(name: str) -> str:
     """A file's name as text to print or store, also where the locale knows no more than ASCII."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def read_file(path: Path) -> bytes:

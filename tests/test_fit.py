@@ -1,0 +1,409 @@
+"""fit: what it learns, repeats, stops at and refuses; files of weights that tell when they were changed."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+import chainrule as cr
+from chainrule import nn, optim
+from chainrule.errors import ArgumentError, DataError, RunError
+from chainrule.tensor.random import Generator
+from chainrule.train import fit, load, save
+from chainrule.train.fit import held_back_rows
+from chainrule.train.progress import Lines, describe, make_progress
+
+
+def blobs(rows=120, classes=3, seed=0):
+    """Points around the corners of a triangle."""
+    generator = np.random.default_rng(seed)
+    y = np.arange(rows) % classes
+    centres = np.array([[0, 0], [4, 0], [0, 4]])
+    return centres[y] + generator.normal(size=(rows, 2)), y
+
+
+def network(outputs=3, seed=0):
+    cr.manual_seed(seed)
+    return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, outputs))
+
+
+def quick(model, data, **options):
+    return fit(
+        model,
+        data,
+        **{"epochs": 15, "progress": False, "optimizer": optim.Adam(model.parameters(), lr=0.02), **options},
+    )
+
+
+def test_classes_are_learnt_and_scored_on_rows_held_back():
+    run = quick(network(), blobs())
+    assert run.stopped == "finished" and len(run.history) == 15
+    assert set(run.history[0]) == {
+        "epoch",
+        "loss",
+        "accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "seconds",
+    }
+    assert run.history[-1]["loss"] < run.history[0]["loss"] / 2
+    assert run.score["accuracy"] > 0.85
+    x, y = blobs(seed=5)
+    scored = run.evaluate(x, y)
+    assert scored["accuracy"] == np.mean(run.predict(x) == y) > 0.85
+    np.testing.assert_allclose(run.predict_proba(x).sum(axis=1), 1, rtol=1e-5)
+    assert "finished after 15 epochs" in repr(run)
+
+
+def test_the_validation_score_is_that_of_the_rows_given():
+    held = blobs(seed=8)
+    run = quick(network(), blobs(), validation=held, epochs=3)
+    again = run.evaluate(*held)
+    assert again == pytest.approx(run.score)
+
+
+@pytest.mark.parametrize("loss", ["bce_with_logits", "bce", nn.BCEWithLogitsLoss()])
+def test_two_classes_with_one_output(loss):
+    x, y = blobs()
+    model = network(1)
+    if loss == "bce":
+        model.append(nn.Sigmoid())
+    run = quick(model, (x, (y > 0).astype(int)), loss=loss)
+    assert run.score["accuracy"] > 0.85 and set(run.predict(x).tolist()) == {0, 1}
+    probabilities = run.predict_proba(x)
+    assert probabilities.shape == (120,)
+    np.testing.assert_array_equal(run.predict(x), probabilities > 0.5)
+
+
+def test_numbers_are_learnt_in_the_shape_they_came():
+    x, _ = blobs()
+    y = x[:, 0] * 2 - x[:, 1]
+    run = quick(network(1), (x, y), loss="mse", epochs=40)
+    assert run.predict(x).shape == y.shape
+    assert np.mean((run.predict(x) - y) ** 2) < 0.1 * y.var()
+    assert run.score["mean_absolute_error"] < 1
+    with pytest.raises(ArgumentError, match="probabilities need a loss of classes; got one of numbers"):
+        run.predict_proba(x)
+
+
+def test_a_loss_and_a_metric_of_ones_own():
+    x, y = blobs()
+
+    def margin(outputs, targets):
+        return ((outputs - targets) ** 4).mean()
+
+    def largest(outputs, targets):
+        return float(np.abs(outputs - targets).max())
+
+    run = quick(network(1), (x, y[:, None].astype(float)), loss=margin, metrics=[largest], epochs=2)
+    assert set(run.history[0]) == {
+        "epoch",
+        "loss",
+        "largest",
+        "validation_loss",
+        "validation_largest",
+        "seconds",
+    }
+
+
+def test_the_same_seed_gives_the_same_bits():
+    first, second, other = (quick(network(), blobs(), seed=seed, epochs=3) for seed in (1, 1, 2))
+    for name, weight in first.model.state_dict().items():
+        np.testing.assert_array_equal(weight.numpy(), second.model.state_dict()[name].numpy())
+    assert [one["loss"] for one in first.history] == [one["loss"] for one in second.history]
+    assert [one["loss"] for one in first.history] != [one["loss"] for one in other.history]
+
+
+def test_one_epoch_equals_the_loop_written_by_hand():
+    x, y = blobs(rows=64)
+    model, twin = network(), network()
+    quick(
+        model,
+        (x, y),
+        epochs=1,
+        validation=None,
+        batch_size=20,
+        seed=4,
+        optimizer=optim.SGD(model.parameters(), lr=0.1),
+    )
+    optimizer = optim.SGD(twin.parameters(), lr=0.1)
+    order = Generator(4).permutation(64).numpy()
+    for start in range(0, 64, 20):
+        rows = order[start : start + 20]
+        optimizer.zero_grad()
+        cr.functional.cross_entropy(twin(x[rows].astype(np.float32)), y[rows]).backward()
+        optimizer.step()
+    for mine, other in zip(model.parameters(), twin.parameters()):
+        np.testing.assert_array_equal(mine.detach().numpy(), other.detach().numpy())
+
+
+def test_early_stopping_puts_the_best_weights_back():
+    x, y = blobs()
+    wrong = np.roll(y, 1)  # what is learnt makes the validation loss worse
+    model = network()
+    best = []
+    run = quick(
+        model,
+        (x, y),
+        validation=(x, wrong),
+        patience=2,
+        callback=lambda record: best.append(model.state_dict()),
+    )
+    assert run.stopped == "early" and run.restored and len(run.history) == run.best_epoch + 2 < 15
+    np.testing.assert_array_equal(
+        model[0].weight.detach().numpy(), best[run.best_epoch - 1]["0.weight"].numpy()
+    )
+    assert run.score == pytest.approx(run.evaluate(x, wrong))
+
+
+def test_float64_models_get_float64_data_and_modes_are_put_back():
+    cr.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3, dtype="float64")).eval()
+    run = fit(model, blobs(), epochs=1, progress=False)
+    assert run.outputs([[1.0, 2.0]]).dtype == np.float64 and not model.training and not model[0].training
+
+
+def test_held_back_rows_keep_the_share_of_every_label():
+    labels = np.array([0] * 50 + [1] * 30 + [2] * 19 + [3])
+    chosen = held_back_rows(labels, 0.2, Generator(0))
+    assert chosen.sum() == 20
+    assert [int(chosen[labels == k].sum()) for k in range(4)] == [10, 6, 4, 0]
+
+
+# ------------------------------------------------------------------------------------------- stopping
+
+
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread"
+)
+def test_ctrl_c_ends_with_a_run_that_can_be_used():
+    def press(record):
+        if record["epoch"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    run = quick(network(), blobs(), callback=press)
+    assert run.stopped == "interrupted" and len(run.history) == 3
+    assert run.predict([[0.0, 0.0]]).shape == (1,)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_from_anywhere_ends_with_a_run():
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    run = quick(network(), blobs(), callback=interrupt)
+    assert run.stopped == "interrupted" and len(run.history) == 1
+
+
+def test_a_loss_that_is_not_finite_ends_before_the_step():
+    model = network()
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(
+            ArgumentError,
+            match=r"needs a finite loss; got (nan|inf) in epoch 1, batch \d+, with a learning rate of 1e\+30",
+        ),
+    ):
+        quick(model, blobs(), optimizer=optim.SGD(model.parameters(), lr=1e30))
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def explode(record):
+        optimizer.param_groups[0]["lr"] = 1e30
+
+    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="Use a lower learning rate"):
+        run = quick(model, blobs(), optimizer=optimizer, callback=explode, restore_best=True)
+    assert run.stopped == "diverged" and np.isfinite(run.outputs([[1.0, 1.0]])).all()
+
+
+# ------------------------------------------------------------------------------------------- refusals
+
+
+def broken(kind):
+    x, y = blobs()
+    x[7, 1] = np.nan
+    return x if kind == "x" else y
+
+
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (
+            lambda x, y: (broken("x"), y),
+            r"X needs finite numbers; got nan in row 7, column 1 \(1 of 120 rows",
+        ),
+        (lambda x, y: (x, y + 1), r"classes are 0 to 2; got 1 to 3. Number the classes from 0: y - 1"),
+        (lambda x, y: (x, y + 5), r"got 5 to 7. Give the last layer 8 outputs"),
+        (lambda x, y: (x, y - 1), r"got -1 to 1. Number the classes from 0"),
+        (lambda x, y: (x, y * 1.0), r"classes as whole numbers; got float64. Use y.astype\(int\)"),
+        (
+            lambda x, y: (x, np.array(["a", "b", "c"])[y]),
+            r"y needs numbers; got <U1 such as 'a'. Encode them",
+        ),
+        (lambda x, y: (x, y[:-1]), "X and y need as many rows; got 120 and 119"),
+        (lambda x, y: (x[:0], y[:0]), r"X needs rows; got shape \(0, 2\)"),
+        (lambda x, y: (x, np.stack([y, y], 1)), r"one class for each row, shape \(120,\); got \(120, 2\)"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_up_front(data, words):
+    model = network()
+    before = model.state_dict()["0.weight"].tolist()
+    with pytest.raises(DataError, match=words):
+        quick(model, data(*blobs()))
+    assert model[0].weight.tolist() == before
+
+
+@pytest.mark.parametrize(
+    "options,words",
+    [
+        ({"loss": "crossentropy"}, "loss must be cross_entropy, mse, bce, bce_with_logits, or a function"),
+        ({"epochs": 0}, "epochs must be a whole number from 1; got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"metrics": ["r2"]}, "this loss has the metrics: accuracy; got 'r2'"),
+        ({"validation": 1.5}, "validation must be a share"),
+        ({"optimizer": "adam"}, r"Write optim.Adam\(model.parameters\(\)\)"),
+        (
+            {"optimizer": optim.SGD([cr.tensor([1.0], requires_grad=True)])},
+            "must hold parameters of the model",
+        ),
+        ({"progress": "dots"}, "progress must be True, False or 'plain'"),
+    ],
+)
+def test_arguments_without_meaning_are_refused(options, words):
+    with pytest.raises(ArgumentError, match=words):
+        quick(network(), blobs(), **options)
+
+
+def test_other_refusals():
+    x, y = blobs()
+    with pytest.raises(ArgumentError, match=r"fit needs data as a pair \(X, y\); got ndarray"):
+        quick(network(), x)
+    with pytest.raises(ArgumentError, match="needs a model with parameters; got Sequential without any"):
+        fit(nn.Sequential(nn.ReLU()), (x, y), progress=False)
+    with pytest.raises(DataError, match=r"targets from 0 to 1; got 0 to 2\. For more than two classes"):
+        quick(network(1), (x, y), loss="bce_with_logits")
+    with pytest.raises(
+        DataError,
+        match=r"one number for each output of the model; got rows of shape \(\) for outputs of shape \(3,\)",
+    ):
+        quick(network(3), (x, y), loss="mse")
+    with pytest.raises(DataError, match=r"a validation share of 0\.2 needs more rows; got 1"):
+        quick(network(), (x[:1], y[:1]))
+
+
+# ------------------------------------------------------------------------------------------- progress
+
+
+def test_progress_in_a_pipe_is_a_few_plain_lines(capsys):
+    quick(network(), blobs(), epochs=40, progress=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        len(lines) == 11 and lines[0].startswith("epoch  1/40  loss ") and lines[-1].startswith("epoch 40/40")
+    )
+    assert "validation accuracy" in lines[0] and "\x1b" not in "".join(lines)
+
+
+def test_progress_in_korean_and_the_last_epoch(capsys):
+    lines = Lines(100, "ko")
+    for epoch in (1.0, 2.0):
+        lines.epoch({"epoch": epoch, "loss": 0.5, "validation_accuracy": 1.0})
+    lines.close()
+    assert capsys.readouterr().out.splitlines()[-1] == "에폭   2/100  손실 0.5  검증 정확도 1.000"
+    assert describe({"loss": 0.25, "largest": 3.0}) == "loss 0.25  largest 3"
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr("chainrule.train.progress.is_terminal", lambda: True)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    bar = make_progress(True, 2)
+    bar.epoch({"epoch": 2.0, "loss": 0.5})
+    bar.close()
+    assert "2/2" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------- files of weights
+
+
+def test_weights_survive_a_file(tmp_path):
+    path = tmp_path / "가중치.safetensors"
+    model, other = network(seed=1), network(seed=2)
+    save(path, model.state_dict())
+    assert other.load_state_dict(load(path)) == ([], [])
+    np.testing.assert_array_equal(other[2].bias.detach().numpy(), model[2].bias.detach().numpy())
+    tensors = {
+        "scalar": cr.tensor(1.5, dtype=cr.float64),
+        "turned": np.arange(6).reshape(2, 3).T,
+        "flag": cr.tensor([True]),
+    }
+    save(path, tensors)
+    back = load(path)
+    assert (
+        back["scalar"].shape == ()
+        and back["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
+        and back["flag"].dtype == cr.bool
+    )
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_pytorch_reads_the_file_and_writes_one_that_is_read(tmp_path):
+    pytest.importorskip("torch")
+    files = pytest.importorskip("safetensors.torch")
+    save(tmp_path / "ours", network().state_dict())
+    theirs = files.load_file(tmp_path / "ours")
+    assert theirs["0.weight"].shape == (16, 2)
+    files.save_file({"half": theirs["0.weight"].half()}, tmp_path / "theirs")
+    assert load(tmp_path / "theirs")["half"].dtype == cr.float32
+
+
+def test_every_changed_byte_of_a_file_is_noticed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = network()
+    save(path, model.state_dict())
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for position in generator.integers(0, len(whole), 60):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(generator.integers(0, 8))
+        path.write_bytes(bytes(damaged))
+        try:
+            back = load(path)
+        except RunError:
+            continue
+        # What was hit is neither a number nor a name, such as the name of the writer.
+        assert {name: one.tolist() for name, one in back.items()} == {
+            name: one.tolist() for name, one in model.state_dict().items()
+        }
+    for cut in (0, 5, 100, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(RunError, match="needs a whole safetensors file"):
+            load(path)
+
+
+def test_files_that_cannot_be(tmp_path):
+    with pytest.raises(RunError, match="No such file"):
+        load(tmp_path / "missing")
+    with pytest.raises(RunError, match="the path of a file is needed"):
+        save(tmp_path, {"a": cr.ones(1)})
+    with pytest.raises(RunError, match="a place to write to is needed"):
+        save(tmp_path / "no" / "folder", {"a": cr.ones(1)})
+    with pytest.raises(ArgumentError, match=r"cr.save\(path, model.state_dict\(\)\)"):
+        save(network().state_dict(), tmp_path / "x")
+    with pytest.raises(ArgumentError, match="save needs tensors or arrays; got dict for 'state'"):
+        save(tmp_path / "x", {"state": {}})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save(path, {"a": cr.ones(2)})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        save(path, {"a": cr.zeros(2)})
+    assert load(path)["a"].tolist() == [1, 1] and os.listdir(tmp_path) == [path.name]
