@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_samples import SAMPLES, Case
 
 import chainrule as cr
 from chainrule import functional as F
@@ -29,6 +28,7 @@ from chainrule.ops.lowering import HOST, Scalar
 from chainrule.runtime import Compiled, compile
 from chainrule.tensor import wrap
 from chainrule.trace import Tracing
+from op_samples import SAMPLES, Case
 
 GOLDEN = Path(__file__).parent / "golden"
 FLOATS = ("float32", "float64")
@@ -156,7 +156,7 @@ def test_compiled_operations_equal_the_interpreter(name: str) -> None:
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 1e-30, 3e38, -3e38, np.inf, -np.inf, np.nan])
 FLOAT_OPERATIONS = [
     op for op in ops.primitives()
-    if isinstance(op.lowering, Scalar) and (isinstance(op, ops.Elementwise) and op.accepts != "bits" or op.name == "absorb")
+    if isinstance(op.lowering, Scalar) and ((isinstance(op, ops.Elementwise) and op.accepts != "bits") or op.name == "absorb")
 ]  # fmt: skip
 
 
@@ -533,7 +533,9 @@ def test_division_never_traps_and_is_numpys(dtype: str) -> None:
         values = np.array([0.0, -0.0, 1.0, -1.0, 0.3, -7.5, 1e20, np.inf, -np.inf, np.nan], dtype)
     else:
         limits = np.iinfo(dtype)
-        values = np.array(sorted({limits.min, limits.min + 1, max(limits.min, -7), 0, 1, 3, limits.max}), dtype)
+        values = np.array(
+            sorted({limits.min, limits.min + 1, max(limits.min, -7), 0, 1, 3, limits.max}), dtype
+        )
         if limits.min < 0:
             values = np.append(values, np.array([-1], dtype))
     x, y = (a.reshape(-1) for a in np.meshgrid(values, values))
@@ -544,7 +546,9 @@ def test_division_never_traps_and_is_numpys(dtype: str) -> None:
 def test_positions_of_extremes(dtype: str) -> None:
     """The first of equals; the first NaN before all."""
     x = np.array([[1, 3, 3], [np.nan, 5, np.nan], [2, np.nan, 9], [-np.inf, -np.inf, -np.inf]], dtype)
-    assert_agree(lambda x: (cr.argmax(x, axis=1), cr.argmin(x, axis=1), cr.argmax(x, axis=0), cr.argmin(x)), x)
+    assert_agree(
+        lambda x: (cr.argmax(x, axis=1), cr.argmin(x, axis=1), cr.argmax(x, axis=0), cr.argmin(x)), x
+    )
 
 
 def test_checks_of_a_graph_are_part_of_it() -> None:

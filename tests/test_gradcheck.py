@@ -370,3 +370,51 @@ def test_the_bar_widens_at_a_kink() -> None:
     found = differentiate(lambda h: (max(h, 0.0), h), 0.0, value=0.0, noise=0.0, resolution=0.0, goal=1e-9)
     assert found.obstacle == "kink"
     assert found.value == pytest.approx(0.5) and found.error >= 0.5
+
+
+# ----------------------------------------------------------------------- random programs, mutated rules
+
+UNARY: list[Rule] = [
+    cr.exp, cr.tanh, cr.sigmoid, cr.relu, cr.abs, cr.sin, cr.cos, cr.square, cr.sqrt, cr.log, cr.erf, cr.atan,
+    cr.log1p, cr.expm1, cr.reciprocal, cr.floor, cr.sign, cr.negative, cr.functional.softmax, cr.functional.softplus,
+    lambda x: cr.clip(x, -1.0, 1.0), lambda x: cr.where(x > 0, cr.sqrt(x), 0.0), lambda x: x.T, lambda x: x[::-1],
+    lambda x: cr.max(x, axis=0, keepdims=True) + x, lambda x: x - cr.mean(x), lambda x: cr.cumulative_sum(x, axis=0),
+    lambda x: cr.concat([x, x], axis=0)[: x.shape[0]], lambda x: x**1.5, lambda x: cr.sort(x, axis=0),
+]  # fmt: skip
+BINARY: list[Rule] = [
+    cr.add, cr.subtract, cr.multiply, cr.divide, cr.maximum, cr.minimum, cr.hypot, cr.atan2, cr.logaddexp,
+    lambda a, b: a @ b.T, lambda a, b: cr.where(a > b, a, b),
+]  # fmt: skip
+
+
+def random_program(random: np.random.Generator) -> Rule:
+    """A function of two 2×2 matrices: a chain of operations that shares its intermediate values."""
+    steps = [
+        (random.integers(len(UNARY)), -1) if random.random() < 0.6 else (-1, random.integers(len(BINARY)))
+        for _ in range(random.integers(1, 7))
+    ]
+    picks = random.integers(0, 100, (len(steps), 2))
+
+    def program(a: cr.Tensor, b: cr.Tensor) -> cr.Tensor:
+        values = [a, b]
+        for (unary, binary), (first, second) in zip(steps, picks):
+            left, right = values[-1 - first % min(2, len(values))], values[second % len(values)]
+            values.append(UNARY[unary](left) if binary < 0 else BINARY[binary](left, right))
+        return values[-1]
+
+    return program
+
+
+def random_point(random: np.random.Generator, dtype: str) -> tuple[cr.Tensor, cr.Tensor]:
+    """Ordinary numbers, or whole ones: exactly on kinks, ties and edges of domains."""
+    draw = (
+        random.normal(size=(2, 2, 2)) if random.random() < 0.6 else random.integers(-1, 3, (2, 2, 2)).astype(float)
+    )
+    return cr.tensor(draw[0], dtype=dtype), cr.tensor(draw[1], dtype=dtype)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_random_programs_raise_no_alarm(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    program = random_program(random)
+    check_grads(program, random_point(random, "float32" if seed % 3 == 0 else "float64"))

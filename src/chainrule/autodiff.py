@@ -28,6 +28,7 @@ from .graph import (
     state,
     topological,
 )
+from .ops.lowering import Exact
 
 Value = Any
 """An array in the fast mode, a node otherwise."""
@@ -469,7 +470,12 @@ def _push_call(node: Node, tangents: list[Value | None], mode: type[Mode]) -> li
     return [part(answer, index=k) if mode.as_nodes else answer[k] for k in range(len(outputs))]
 
 
-@ops.special(types=_call_types, pull=_pull_call, push=_push_call)
+@ops.special(
+    types=_call_types,
+    pull=_pull_call,
+    push=_push_call,
+    exact=Exact(results=lambda operands, inline, *, graph, pulled: inline(graph, operands)),
+)
 def call(xp: Any, *operands: Any, graph: Graph, pulled: list[Graph]) -> tuple[Any, ...]:
     """Results of a whole graph, whose intermediate values are not kept (`pulled` caches its derivative).
 
@@ -488,6 +494,7 @@ def _pull_part(node: Node, g: Value, mode: type[Mode], wanted: list[int]) -> lis
     types=lambda *operands, index: (operands[index],),
     pull=_pull_part,
     push=lambda node, tangents, mode: tangents[0][node.attributes["index"]],
+    exact=Exact(results=lambda operands, inline, *, index: operands[0][index]),
 )
 def part(xp: Any, operands: tuple[Any, ...], *, index: int) -> Any:
     """One of several results.  Why: only this result was used, so the others hear nothing from here."""
@@ -512,6 +519,7 @@ def _push_custom(node: Node, tangents: list[Value | None], mode: type[Mode]) -> 
     types=lambda *operands, count, pull: operands[:count],
     pull=_pull_custom,
     push=_push_custom,
+    exact=Exact(results=lambda operands, inline, *, count, pull: operands[:count]),
 )
 def custom(xp: Any, *operands: Any, count: int, pull: Any) -> tuple[Any, ...]:
     """The first `count` operands, with a backward rule given by the user.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..graph import CONSTANT, OPERATIONS, Check, Graph, Node
+from ..graph import CONSTANT, OPERATIONS, Check, Graph, Node, topological
 from ..ops.lowering import View
 from ..rewrite import remake, rewrite, source_like
 
@@ -62,6 +62,7 @@ class _Simplifier:
 
     def __init__(self) -> None:
         self.seen: dict[Any, Node] = {}
+        self.several: dict[Node, tuple[Node, ...]] = {}
 
     def rule(self, node: Node) -> Node:
         """The simplest node that is exactly equal to this one."""
@@ -69,11 +70,31 @@ class _Simplifier:
             return self.once(node)
         if not node.inputs or node._value is not None:
             return self.once(source_like(node, CONSTANT, node.value))
+        if node.operation.exact.results is not None:  # type: ignore[attr-defined]
+            return self.written_out(node)
         for step in (self.without_effect, self.merged, self.plain, self.folded):
             simpler = step(node)
             if simpler is not node:
                 return self.rule(simpler) if simpler.inputs and simpler._value is None else self.once(simpler)
         return self.once(node)
+
+    def written_out(self, node: Node) -> Node:
+        """What an operation over a graph computes, in its place; several results are remembered for their parts."""
+        operands = tuple(self.several.get(operand, operand) for operand in node.inputs)
+        results = node.operation.exact.results(operands, self.inline, **node.attributes)  # type: ignore[attr-defined]
+        if isinstance(results, Node):
+            return results
+        self.several[node] = tuple(results)
+        return node
+
+    def inline(self, graph: Graph, operands: tuple[Node, ...]) -> tuple[Node, ...]:
+        """The outputs of a closed graph with these operands as its inputs."""
+        done = dict(zip(graph.inputs, operands, strict=True))
+        for node in topological(graph.outputs):
+            if node not in done:
+                inputs = tuple(done[operand] for operand in node.inputs)
+                done[node] = self.rule(remake(node, inputs) if inputs and node._value is None else node)
+        return tuple(done[node] for node in graph.outputs)
 
     def without_effect(self, node: Node) -> Node:
         """The operand, where the operation leaves it as it is."""

@@ -259,6 +259,8 @@ def _check_node(text: str, node: ast.AST) -> None:
             raise _refuse(f"the comparison {_quote(text, node)}", "Compare two things with < <= > >= == !=")
     elif isinstance(node, ast.Call):
         _check_call(text, node)
+    elif isinstance(node, ast.List | ast.Tuple):
+        as_array(_plain(node), _quote(text, node))
     elif not isinstance(
         node,
         ast.Name | ast.List | ast.Tuple | ast.Load | ast.operator | ast.unaryop | ast.cmpop | ast.keyword,

@@ -64,7 +64,7 @@ def _innermost(members: list[Node]) -> Scope:
 
 def _with_several_results(keys: dict[Node, Scope | Node], root: Node) -> set[Scope]:
     """Folded scopes of which more than one node is used outside."""
-    used: dict[Scope | Node, set[Node]] = {keys[root]: {root}}
+    used: dict[Scope | Node, set[Node]] = {keys[root]: {root}} if root in keys else {}
     for node, key in keys.items():
         for operand in node.inputs:
             inner = keys.get(operand)

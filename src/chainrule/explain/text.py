@@ -23,7 +23,7 @@ SHOWN_STEPS = 200
 LISTED = 3
 
 # Letters of a line of code that are quoted.
-LINE_LIMIT = 60
+LINE_LIMIT = 80
 
 
 def tell(story: Story, language: str = "en") -> str:

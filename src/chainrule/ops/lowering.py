@@ -113,12 +113,15 @@ class Exact:
     `plain`: the name of the operation that does the same where one operand is a finite constant other than 0.
     `merge(inner, outer, operand_type)`: attributes with which one operation does the work of two of its kind
     in a row; None if it cannot. `nothing(operand_type, **attributes)`: does it change nothing at all?
+    `results(operands, inline, **attributes)`: the nodes that stand for the results of an operation over a graph,
+    where `inline(graph, operands)` writes a graph out; an operand with several results is the tuple of them.
     """
 
     neutral: tuple[float | None, ...] = ()
     plain: str | None = None
     merge: Callable[..., Any] | None = None
     nothing: Callable[..., bool] | None = None
+    results: Callable[..., Any] | None = None
 
 
 NOTHING_EXACT = Exact()

@@ -92,8 +92,14 @@ def _deposit(node: Node, g: Any, as_nodes: bool) -> None:
     elif node.holder is not None:
         handle = node.holder()
         if handle is not None:
-            arrived = wrap(g) if as_nodes else wrap(Node(CONSTANT, value=np.asarray(g)))
+            arrived = _handle(g) if as_nodes else wrap(Node(CONSTANT, value=np.asarray(g)))
             handle._grad = arrived if handle._grad is None else handle._grad + arrived
+
+
+def _handle(g: Node) -> Tensor:
+    """A handle on a cotangent; one that somebody holds (a given seed, another's gradient) keeps its own."""
+    held = g.holder is not None and g.holder() is not None
+    return wrap(ops.positive.node((g,), {}) if held or g.cell is not None else g)
 
 
 def _deposit_in_cell(cell: Cell, g: Any, as_nodes: bool) -> None:
@@ -105,7 +111,7 @@ def _deposit_in_cell(cell: Cell, g: Any, as_nodes: bool) -> None:
         value = g if cell.grad is None else cell.grad._array() + g
         cell.grad = wrap(Node(CONSTANT, value=np.asarray(value)))
         return
-    arrived = wrap(g if as_nodes else constant(g))
+    arrived = _handle(g) if as_nodes else wrap(constant(g))
     cell.grad = arrived if cell.grad is None else cell.grad + arrived
 
 

@@ -149,9 +149,13 @@ class Operators:
         return self._assign(">>=", core.elementwise(ops.bitwise_right_shift, self, other))
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        if other is None or isinstance(other, str):
+            return NotImplemented  # Python then answers by identity: `x == None` is False
         return core.elementwise(ops.equal, self, other)
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        if other is None or isinstance(other, str):
+            return NotImplemented
         return core.elementwise(ops.not_equal, self, other)
 
     def __lt__(self, other: Any) -> Tensor:

@@ -77,7 +77,7 @@ class Problem:
         total = [np.zeros(leaf.shape) for leaf in self.leaves]
         for weights, row in zip(self.weights, blocks):
             for k, block in enumerate(row):
-                columns = block.detach().numpy().reshape(*weights.shape, -1)
+                columns = block.detach().numpy().reshape(*weights.shape, total[k].size)
                 kept = np.where((weights != 0)[..., None], columns, 0.0)
                 total[k] += np.tensordot(weights, kept, weights.ndim).reshape(total[k].shape)
         return total

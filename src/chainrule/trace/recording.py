@@ -26,7 +26,6 @@ from ..graph import (
     operand_types,
 )  # fmt: skip
 
-
 # Kinds of cells that a function makes anew each time it runs.
 _OF_ONE_CALL = ("leaf", "generator")
 
