@@ -88,7 +88,7 @@ def learning(params: list[cr.Tensor], rate: float = 0.1) -> Any:
         loss.backward()
         with cr.no_grad():
             for p in params:
-                p -= rate * p.grad
+                p.copy_(p - rate * p.grad)
                 p.grad = None
         return loss
 
@@ -451,6 +451,20 @@ def test_attributes_of_objects_are_compared() -> None:
     assert step(f64(2.0)).item() == 10.0
     settings.rate = 6.0
     assert step(f64(2.0)).item() == 12.0
+
+
+class Scaled(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x * SCALE
+
+
+def test_globals_of_layers_deep_in_a_model_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Sequential(Scaled()))
+    step, direct = compile(lambda x: model(x)), compile(model)
+    assert step(f64(1.0)).item() == direct(f64(1.0)).item() == 2.0
+    monkeypatch.setattr(sys.modules[__name__], "SCALE", 5.0)
+    assert step(f64(1.0)).item() == direct(f64(1.0)).item() == 5.0
+    assert direct.function is model and not hasattr(direct, "training")
 
 
 def test_captured_tensors_and_arrays_are_inputs() -> None:

@@ -795,7 +795,7 @@ def test_writing_is_atomic_and_keeps_the_text(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(
-        DataError, match=r"write_table needs a place it can write to; got .*No space left on device"
+        DataError, match=r"write_table needs a file it can write; got .*No space left on device"
     ):
         write_table(frame.iloc[:1], path)
     assert len(path.read_text(encoding="utf-8").splitlines()) == 3 and os.listdir(tmp_path) == ["결과.csv"]
@@ -803,9 +803,9 @@ def test_writing_is_atomic_and_keeps_the_text(tmp_path, monkeypatch):
 
 def test_places_that_cannot_be_written(tmp_path):
     frame = pandas.DataFrame({"a": [1]})
-    with pytest.raises(DataError, match="write_table needs the path of a file; got"):
+    with pytest.raises(DataError, match=r"write_table needs a file it can write; got .*not a regular file"):
         write_table(frame, tmp_path)
-    with pytest.raises(DataError, match=r"write_table needs a place it can write to; got .*No such file"):
+    with pytest.raises(DataError, match=r"write_table needs a file it can write; got .*No such file"):
         write_table(frame, tmp_path / "nowhere" / "out.csv")
 
 

@@ -46,6 +46,7 @@ class Program:
         self.compiled_now = False
         if available():
             self.native, self.compiled_now = self.compilation.native()
+        self._leaving = set(self.graph.roots)
         self._lock = threading.Lock()
         self._arena = _aligned(self.compilation.plan.arena)
         self._status = np.ones(len(self.graph.checks), bool)
@@ -71,7 +72,12 @@ class Program:
         traced, given = self.traced, {}
         for node, origin in zip(traced.graph.inputs, traced.inputs):
             owner = leaves[origin] if isinstance(origin, int) else origin
-            array = owner.node.value if isinstance(owner, Tensor) else np.array(owner, as_dtype(owner.dtype))
+            foreign = not isinstance(owner, Tensor)
+            # An array of the caller's that leaves again as a result must not be shared with it.
+            copied = foreign and node in self._leaving
+            array = (
+                np.array(owner, as_dtype(owner.dtype), copy=copied or None) if foreign else owner.node.value
+            )
             given[node] = _whole(array)
         for (cell, part), node in self.graph.reads.items():
             given[node] = _whole(cell.array if part == "array" else cell.grad.node.value)
@@ -164,7 +170,7 @@ class Compiled(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[P, R]) -> None:
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
         self.function = function
         self.recompiles: list[str] = []
         self._programs: list[Program] = []

@@ -49,6 +49,17 @@ def plain(failure: ChainruleError) -> str:
     return str(failure).removesuffix(at(failure.origin))
 
 
+def readable(argument: str) -> str:
+    """The argument as it was typed. In a plain locale Python keeps letters beyond ASCII as escaped bytes.
+
+    For texts and for showing paths; a path itself must stay as it came, so that it is found.
+    """
+    try:
+        return argument.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return argument
+
+
 def _dispatch(arguments: list[str]) -> int:
     language = _language(arguments)
     if arguments and arguments[0] == "--lang":

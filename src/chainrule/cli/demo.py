@@ -8,7 +8,7 @@ import tempfile
 
 from ..data.tabular import bundled
 from ..errors import RunError
-from ..train.files import NewFolder
+from ..files import NewFolder
 from ..train.run import reserve_folder
 from ..train.tabular import Outcome, plan_table, predict_rows
 from .report import Report, aligned, command

@@ -33,6 +33,7 @@ from ..functional import binary_cross_entropy, binary_cross_entropy_with_logits,
 from ..graph import Array
 from ..language import LANGUAGES, sentence
 from ..tensor import Tensor
+from . import readable
 
 TAKES_FORMULAS = True
 
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
                 story.notes[language] = [line for one in others for line in one.lines]
         story.save(page, arguments.lang)
         if not arguments.json:
-            print(sentence("explain.page", arguments.lang, path=page))
+            print(sentence("explain.page", arguments.lang, path=readable(page)))
     return 1 if any(one.contradiction for one in sections) else 0
 
 
@@ -168,8 +169,8 @@ def _classes(target: Array) -> Array:
 
 
 def _problem(arguments: argparse.Namespace) -> Problem:
-    formula = Expression(arguments.expression)
-    values = read_assignments(arguments.values)
+    formula = Expression(readable(arguments.expression))
+    values = read_assignments([readable(one) for one in arguments.values])
     target = None
     if arguments.loss is not None:
         if arguments.y is not None:

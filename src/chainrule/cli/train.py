@@ -11,7 +11,8 @@ from typing import Any
 
 from ..data.tabular import read_table
 from ..errors import ArgumentError, DataError
-from ..train.files import NewFolder, readable
+from ..files import NewFolder
+from ..train.files import readable
 from ..train.progress import make_progress
 from ..train.run import reserve_folder
 from ..train.tabular import Outcome, Plan, Settings, plan_table, record_of, save_run, train_plan

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
+from ..files import replace_file
 from .cells import Cell, cells_of, is_number
 from .facts import Fact, fact, quoted
 
@@ -34,18 +33,12 @@ def write_table(frame: pandas.DataFrame, path: str | os.PathLike[str], *, guard:
     ...     pathlib.Path(folder, "out.csv").read_text()
     'species\\nsetosa\\n'
     """
-    # A symbolic link keeps pointing where it does; its target is what is replaced.
-    place = os.path.realpath(os.fspath(path))
-    if os.path.exists(place) and not os.path.isfile(place):
-        raise DataError(
-            f"write_table needs the path of a file; got {quoted(place, 200)}. Name a file that can be replaced"
-        )
     text, guarded = _csv_text(frame, guard)
     try:
-        _replace(place, text.encode("utf-8"))
+        replace_file(path, text.encode("utf-8"))
     except OSError as error:
         raise DataError(
-            f"write_table needs a place it can write to; got {quoted(place, 200)}: {error.strerror}. "
+            f"write_table needs a file it can write; got {quoted(os.fspath(path), 200)}: {error.strerror}. "
             "Check the folder, its permissions and the free space"
         ) from error
     return [fact("guarded_cells", count=guarded)] if guarded else []
@@ -75,26 +68,3 @@ def _quote(field: str) -> str:
 
 def _is_formula(field: str) -> bool:
     return len(field) > 1 and field.startswith(_FORMULA_STARTS) and not is_number(field)
-
-
-def _replace(place: str, data: bytes) -> None:
-    folder, name = os.path.split(place)
-    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
-    try:
-        # `open` and not `tempfile`, whose files nobody else may read.
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, place)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    # The rename itself reaches the disk with its folder; Windows cannot open folders.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

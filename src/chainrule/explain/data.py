@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ArgumentError
+from ..files import replace_file
 from ..graph import Array
 from .numbers import extremes
 
@@ -118,7 +119,7 @@ def save(story: Story, path: str | os.PathLike[str], language: str) -> None:
         else story.json() + "\n" if suffix == ".json" else story.text(language) + "\n"
     )  # fmt: skip
     try:
-        target.write_text(text, encoding="utf-8")
+        replace_file(target, text.encode("utf-8"))
     except OSError as failure:
         raise ArgumentError(
             f"the story could not be written to {str(target)!r}: {failure.strerror}. Choose a folder that exists"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..dtypes import float32, float64
 from ..errors import ArgumentError, CotangentError, GradientCheckError, GradientError
 from .diagnosis import Diagnosis, Evidence, diagnose, from_shapes
-from .differences import NEGLIGIBLE, Estimate, differentiate
+from .differences import NEGLIGIBLE, ONE_SIDED, Estimate, differentiate
 from .problems import Problem, in_float64, unpack
 from .report import CORRECT, SKIPPED, UNDECIDED, WRONG, GradientReport, InputCheck
 
@@ -30,6 +30,8 @@ _TOLERANCE = {float64: 1e-6, float32: 2e-3}
 _INFORMATIVE = 0.05
 # How far "right beside here" is, relative to max(1, |x|).
 _BESIDE = 1e-3
+# Steps are smaller there, so that a staircase that looked like a slope here does not look like one again.
+_REACH_BESIDE = 1 / 16
 _ROWS_LIMIT = 64
 
 
@@ -133,6 +135,7 @@ class _Check:
         self.names = names
         self.report = report
         self.order = order
+        self.reach = 1.0
         self.precision = float32 if any(out.dtype == float32 for out in problem.outputs) else float64
         random = np.random.default_rng(22)
         self.chosen = [
@@ -192,7 +195,7 @@ class _Check:
     def _element(self, leaves: list[Array], k: int, place: int, base: float, noise: float) -> Estimate:
         x = float(leaves[k].flat[place])
         if not (np.isfinite(x) and np.isfinite(base)):
-            return Estimate(np.nan, np.inf, "edge", 0.0, 0)
+            return Estimate(np.nan, np.inf, ONE_SIDED, 0.0, 0)
 
         def along(step: float) -> tuple[float, float]:
             moved, taken = _moved(leaves, k, place, step)
@@ -205,6 +208,7 @@ class _Check:
             noise=noise,
             resolution=float(np.finfo(leaves[k].dtype).eps) if leaves[k].dtype == float64 else 0.0,
             goal=_TOLERANCE[self.precision] / 10,
+            reach=self.reach,
         )
 
     # ---------------------------------------------------------------------------------- verdicts
@@ -226,7 +230,9 @@ class _Check:
             )
             near = NEGLIGIBLE * max(largest, float(numbers.chords[k][index]))
             verdicts[index] = _verdict(a, n, bar, near, floor, _TOLERANCE[self.precision])
-            if verdicts[index] == UNDECIDED:
+            if not np.isfinite(a) and self.problem.partial:
+                verdicts[index], reasons[index] = UNDECIDED, ONE_SIDED
+            elif verdicts[index] == UNDECIDED:
                 reasons[index] = str(numbers.obstacles[k][index])
         return InputCheck(self.names[k], self.order, label, computed, value, error, verdicts, reasons)
 
@@ -237,10 +243,11 @@ class _Check:
             return
         still = [np.zeros(one.shape, bool) for one in suspects]
         for sign in (1.0, -1.0):
-            beside = [_shifted(leaf, sign) for leaf in self.problem.leaves]
+            random = np.random.default_rng(23)
+            beside = [_shifted(leaf, sign, random) for leaf in self.problem.leaves]
             problem = Problem(self.problem.call, beside, self.problem.weights)
             other = _Check(problem, self.names, self.report, self.order, None)
-            other.chosen = suspects
+            other.chosen, other.reach = suspects, _REACH_BESIDE
             numbers, computed = other._numbers(beside, suspects), problem.derivative(mode)
             for k, check in enumerate(checks):
                 found = other._judge(k, check.mode, computed[k], numbers).verdicts.ravel()
@@ -293,8 +300,8 @@ def _moved(leaves: list[Array], k: int, place: int, step: float) -> tuple[list[A
     return [*leaves[:k], moved, *leaves[k + 1 :]], float(moved.flat[place]) - before
 
 
-def _shifted(leaf: Array, sign: float) -> Array:
-    random = np.random.default_rng(23)
+def _shifted(leaf: Array, sign: float, random: np.random.Generator) -> Array:
+    """The leaf with every element moved by another amount, so that ties come apart."""
     amount = sign * _BESIDE * random.uniform(0.5, 1.5, leaf.shape) * np.maximum(np.abs(leaf), 1.0)
     return np.asarray(leaf + amount, leaf.dtype)
 

@@ -57,13 +57,17 @@ class _Extrapolation:
 
     def add(self, measured: float, noise: float) -> None:
         row = [measured]
+        best, bar = math.nan, math.inf
         for column, before in enumerate(self._row[:_COLUMNS]):
             factor = 2.0 ** (self._first + self._power * column)
             row.append((factor * row[column] - before) / (factor - 1))
             error = max(abs(row[-1] - row[-2]), abs(row[-1] - before)) + 2 * noise
-            if error <= self.error:
-                self.value, self.error = row[-1], error
+            if error <= bar:
+                best, bar = row[-1], error
         self._row = row
+        # A narrower bar wins; so does a smaller step that contradicts what larger ones had agreed on.
+        if bar <= self.error or abs(best - self.value) > self.error + bar:
+            self.value, self.error = best, bar
 
     def restart(self) -> None:
         self._row = []
@@ -77,15 +81,16 @@ def differentiate(
     noise: float,
     resolution: float,
     goal: float,
+    reach: float = 1.0,
 ) -> Estimate:
     """The derivative at step 0 of `function(step)`, which returns (value, step as it was really taken).
 
     value: function(0). noise: rounding error of one value. resolution: relative spacing of the numbers
-    near x. goal: a relative error bar that is good enough to stop at.
+    near x. goal: a relative error bar that is good enough to stop at. reach: a factor of the first step.
     """
     slope = _Extrapolation(2, 2)  # the central difference has an error series in h², h⁴ …
     bend = _Extrapolation(1, 1)  # (f(x+h) − 2f(x) + f(x−h))/h: 0 where smooth, the jump in slope at a kink
-    step = _FIRST_STEP * max(1.0, abs(x))
+    step = _FIRST_STEP * reach * max(1.0, abs(x))
     evaluations = usable = 0
     chord = 0.0
     for _ in range(_LEVELS):

@@ -52,6 +52,14 @@ class Problem:
             for out in self.outputs
         ]
 
+    @property
+    def partial(self) -> bool:
+        """Whether some outputs are not finite here, so that only the others are compared.
+
+        A product meets their infinity or NaN with the cotangent 0, and is IEEE: its gradient may be NaN.
+        """
+        return any(not weights.all() for weights in self.weights)
+
     def rows(self, leaves: Sequence[Array]) -> list[Array]:
         """Values of the outputs as float64, each multiplied by its weights."""
         self.forward_passes += 1

@@ -1,16 +1,17 @@
 """What a traced function depends on besides its arguments and cells: numbers and objects in closures and globals.
 
 Looked at: the variables that the function's code names, attributes of the objects behind them that the code
-names too, and the same for functions of the same module that it calls. Containers are looked into up to a size.
-What is reached in other ways (a long list, an attribute of an attribute of a foreign class) is taken as it was
-when the function was traced.
+names too, and the same for the user's functions, methods and modules that it calls. Containers are looked into
+and arrays compared by content up to a size, beyond it by identity. What is reached in other ways (an entry of a
+long list, an attribute of an object in it) is taken as it was when the function was traced.
 Knows nothing of graphs being compiled.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
+import os
+import sysconfig
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from ..tensor import Tensor
 
 # Containers with more leaves are compared by identity and length.
 _MOST_LEAVES = 64
+# Arrays with more bytes are compared by identity.
+_MOST_BYTES = 1 << 20
 # Objects whose attributes are looked at, at most.
 _MOST_OBJECTS = 200
 
@@ -67,6 +70,8 @@ def snapshot(value: Any) -> Any:
             return Same(value), Same(value.cell or value.node)
         return Same(value), value.dtype, value.shape  # its numbers are an input
     if isinstance(value, np.ndarray):
+        if value.nbytes > _MOST_BYTES:
+            return Same(value)
         content = hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=16).hexdigest()
         return value.dtype.str, value.shape, content
     if type(value) in (list, tuple, dict):
@@ -129,10 +134,9 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 class _Search:
     def __init__(self) -> None:
         self.found: dict[tuple[int, str], Watched] = {}
-        self.names: dict[str, None] = {}
+        self.names: dict[str, None] = {"forward": None}
         self.objects: dict[int, tuple[str, Any]] = {}
         self.functions: set[types.FunctionType] = set()
-        self.module: Any = None
 
     def enter(self, function: Any) -> None:
         """A function, a bound method, or an object that can be called; what decorators wrap comes first."""
@@ -144,17 +148,13 @@ class _Search:
             function = function.__func__
         if not isinstance(function, types.FunctionType):
             self.objects.setdefault(id(function), ("self", function))
-            function = type(function).__dict__.get("__call__")
+            function = type(function).__call__
         if isinstance(function, types.FunctionType):
-            if self.module is None:
-                self.module = function.__globals__
             self.follow(function)
 
     def follow(self, function: types.FunctionType) -> None:
-        """Variables of one function of the same module."""
-        if function in self.functions or function.__globals__ is not self.module:
-            return
-        if function.__code__.co_filename.startswith(PACKAGE_FOLDER):
+        """Variables of one function, if the user has written it."""
+        if function in self.functions or not _is_users(function.__code__.co_filename):
             return
         self.functions.add(function)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
@@ -187,6 +187,8 @@ class _Search:
             key = waiting[0]
             done.add(key)
             label, value = self.objects[key]
+            for part in _parts(value):
+                self.objects.setdefault(id(part), (label, part))
             space = getattr(value, "__dict__", {})
             for name in [name for name in self.names if name in space]:
                 self.add(
@@ -208,15 +210,30 @@ def _content(cell: types.CellType) -> Any:
         return _MISSING
 
 
+def _parts(value: Any) -> list[Any]:
+    """The modules inside a neural network's module."""
+    modules = getattr(type(value), "modules", None)
+    return list(value.modules()) if isinstance(modules, types.FunctionType) else []
+
+
 def _has_attributes(value: Any) -> bool:
     """Objects of users' classes and users' modules; not classes, not other libraries."""
     if isinstance(value, type | Tensor | Node | np.ndarray | np.generic) or not hasattr(value, "__dict__"):
         return False
     if isinstance(value, types.ModuleType):
-        file = getattr(value, "__file__", None) or "site-packages"
-        return "site-packages" not in file and not file.startswith(PACKAGE_FOLDER) and not _is_standard(value)
+        file = getattr(value, "__file__", None)
+        return file is not None and _is_users(file)
     return not isinstance(value, types.BuiltinFunctionType)
 
 
-def _is_standard(module: types.ModuleType) -> bool:
-    return module.__name__.partition(".")[0] in sys.stdlib_module_names
+_LIBRARIES = tuple(
+    {
+        PACKAGE_FOLDER,
+        *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    }
+)
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is the user's own: not this package's, not a library's."""
+    return not file.startswith((*_LIBRARIES, "<frozen ")) and "site-packages" not in file

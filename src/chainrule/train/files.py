@@ -1,4 +1,4 @@
-"""Files that are whole or not there: tensors by their names, texts, and folders, written so that a crash tears nothing.
+"""Tensors by their names in a file, written so that a crash tears nothing.
 
 Tensors are kept in the safetensors format, which holds numbers only, so opening a file never runs code. The
 format has no checksum, so one is put into its metadata and looked at when the file is read.
@@ -7,14 +7,11 @@ Knows nothing of modules and of training.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..dtypes import ALL, float32
 from ..errors import ArgumentError, DtypeError, RunError
+from ..files import replace_file
 from ..graph import constant
 from ..tensor import Tensor, wrap
 
@@ -145,89 +143,10 @@ def read_file(path: Path) -> bytes:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write beside the place, flush to the disk, rename; RunError says why it failed, and the old file stays."""
-    place = os.path.realpath(os.fspath(path))
-    folder, name = os.path.split(place)
-    if os.path.exists(place) and not os.path.isfile(place):
-        raise RunError(f"the path of a file is needed; got {place!r}, which is something else. Name a file")
-    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}")
     try:
-        _write_synced(temporary, data)
-        os.replace(temporary, place)
+        replace_file(path, data)
     except OSError as error:
         raise RunError(
-            f"a place to write to is needed; got {place!r}: {error.strerror}. Check the folder, its permissions "
-            "and the free space"
+            f"a place to write a file to is needed; got {os.fspath(path)!r}: {error.strerror}. Check the folder, its "
+            "permissions and the free space"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-    _sync_folder(folder)
-
-
-class NewFolder:
-    """A folder that appears under its name only when `finish` is called, with all its files.
-
-    It is made beside its place at once, so that a place that cannot be written to is known before work is done.
-    """
-
-    def __init__(self, place: str) -> None:
-        self.place = os.path.abspath(place)
-        parent, name = os.path.split(self.place)
-        self._temporary = os.path.join(parent, f".{name[:100]}.{secrets.token_hex(8)}")
-        self._made: list[str] = []
-        while not os.path.isdir(parent):
-            self._made.append(parent)
-            parent = os.path.dirname(parent)
-        try:
-            for missing in reversed(self._made):
-                os.mkdir(missing)
-            os.mkdir(self._temporary)
-        except OSError:
-            self.discard()
-            raise
-
-    def write(self, name: str, data: bytes) -> None:
-        """Add a file."""
-        _write_synced(os.path.join(self._temporary, name), data)
-
-    def finish(self) -> None:
-        """Let the folder appear. An empty folder of that name is replaced, anything else raises OSError."""
-        _sync_folder(self._temporary)
-        if os.path.isdir(self.place):
-            os.rmdir(self.place)
-        os.rename(self._temporary, self.place)
-        _sync_folder(os.path.dirname(self.place))
-
-    def discard(self) -> None:
-        """Remove what was written, if the folder has not appeared, and the folders around it that were made for it."""
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        for made in self._made:
-            with contextlib.suppress(OSError):  # not empty: somebody uses it
-                os.rmdir(made)
-
-
-@contextlib.contextmanager
-def new_folder(place: str) -> Iterator[NewFolder]:
-    """A `NewFolder` that leaves nothing behind unless it was finished."""
-    folder = NewFolder(place)
-    try:
-        yield folder
-    finally:
-        folder.discard()
-
-
-def _write_synced(path: str, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: str) -> None:
-    """A rename reaches the disk with its folder. Windows cannot open folders."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

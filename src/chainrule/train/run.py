@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import RunError
+from ..files import NewFolder
 from ..tensor import Tensor
-from .files import NewFolder, Path, from_bytes, read_file, readable, to_bytes
+from .files import Path, from_bytes, read_file, readable, to_bytes
 
 FORMAT = "chainrule run 1"
 MODEL, RECORD, METRICS = "model.safetensors", "run.json", "metrics.jsonl"

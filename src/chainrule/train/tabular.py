@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from .. import functional, nn
 from ..data.tabular import Fact, Preparation, Schema, Table, baseline, infer_schema, score, split_three
 from ..errors import ArgumentError, RunError, ShapeError
+from ..files import NewFolder
 from ..optim import Adam
 from ..tensor.random import default_generator, manual_seed
 from ..transforms import no_grad
-from .files import NewFolder, Path, readable
+from .files import Path, readable
 from .fit import Record, Run, fit
 from .problem import run_model, tensor_of
 from .run import StoredRun, read_run, write_run
