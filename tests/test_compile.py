@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import weakref
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,6 @@ from chainrule.errors import (
 )
 from chainrule.graph import evaluate
 from chainrule.runtime import compile
-
-EXAMPLES = Path(__file__).with_name("worked_examples.json")
 
 
 def f64(value: Any, **options: Any) -> cr.Tensor:
@@ -313,8 +310,14 @@ def test_a_gradient_that_is_not_finite_is_not_learnt_from() -> None:
 def test_the_check_of_finite_numbers_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "check_finite", False)
     w = f64([0.0, 4.0], requires_grad=True)
-    compile(lambda: cr.sqrt(w).sum().backward())()
+    step = compile(lambda: cr.sqrt(w).sum().backward())
+    step()
     assert w.grad.tolist() == [np.inf, 0.25]
+    monkeypatch.setattr(config, "check_finite", True)
+    w.grad = None
+    with pytest.raises(NonFiniteError):
+        step()
+    assert step.recompiles == ["config.check_finite: False → True"]
 
 
 def test_probabilities_are_checked() -> None:
@@ -389,7 +392,7 @@ def test_nan_stays_nan() -> None:
 def test_reasons_for_another_program() -> None:
     @compile
     def step(batch: dict[str, Any], scale: float = 1.0, training: bool = True) -> cr.Tensor:
-        return (batch["x"] * scale).sum()
+        return (batch["x"] * scale).sum() * (1.0 if training else 0.5)
 
     x = np.ones((2, 3), "float32")
     step({"x": x})
@@ -401,12 +404,25 @@ def test_reasons_for_another_program() -> None:
     step({"x": np.ones((5, 3))}, scale=2.0, training=False)
     with cr.no_grad():
         step({"x": np.ones((5, 3))}, scale=3.0)
-    assert step.recompiles[:2] == [
+    assert step.recompiles[:4] == [
         "argument batch['x']: float32[2, 3] → float32[5, 3]",
         "argument batch['x']: float32[5, 3] → float64[5, 3]",
+        "arguments: batch['x'] → batch['x'], scale",
+        "arguments: batch['x'], scale → batch['x'], scale, training",
     ]
     assert step({"x": x}, 2.0).item() == 12.0
-    assert "gradients enabled: True → False" not in step.recompiles  # the nesting changed: that is said first
+    step({"x": x}, 3.0)
+    assert step.recompiles[-1] == "argument scale: 2.0 → 3.0"
+
+
+def test_a_program_for_no_grad_is_another_one() -> None:
+    w = f64(2.0, requires_grad=True)
+    step = compile(lambda x: (w * x, (w * x).requires_grad))
+    assert step(f64(1.0))[1] is True
+    with cr.no_grad():
+        assert step(f64(1.0))[1] is False
+    assert step(f64(1.0))[1] is True
+    assert len(step._programs) == 2
 
 
 SCALE = 2.0

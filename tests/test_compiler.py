@@ -29,6 +29,7 @@ from chainrule.runtime import Compiled, compile
 from chainrule.tensor import wrap
 from chainrule.trace import Tracing
 from op_samples import SAMPLES, Case
+from random_programs import check
 
 GOLDEN = Path(__file__).parent / "golden"
 FLOATS = ("float32", "float64")
@@ -296,6 +297,12 @@ def test_views_cost_nothing_and_are_right() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("seed", range(10))
+def test_random_programs(seed: int, dtype: str) -> None:
+    check(seed, dtype)
+
+
 # ---------------------------------------------------------------------------------- simplify
 
 
@@ -479,11 +486,13 @@ def test_values_of_positions_are_those_of_integers() -> None:
         index, value = Index(0), 0
         for _ in range(8):
             v, c = variables[int(random.integers(3))], int(random.integers(1, 13))
-            way = int(random.integers(4))
+            way = int(random.integers(5))
             if way == 0:
                 index, value = index + Index.of(v) * c, value + at[v] * c
             elif way == 1:
                 index, value = index * c + Index.of(v), value * c + at[v]
+            elif way == 4:
+                index, value = index.high - index, index.high - value
             elif way == 2:
                 index, value = index // c, value // c
             else:

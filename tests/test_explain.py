@@ -9,12 +9,13 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn, ops
-from chainrule.errors import ArgumentError, GradientError, ShapeError
+from chainrule.errors import ArgumentError, GradientError, ShapeError, TraceError
 from chainrule.explain import explain
 from chainrule.explain.formula import Formula, slope
 from chainrule.explain.text import pad, width
-from chainrule.graph import Type
+from chainrule.graph import INPUT, Node, Type
 from chainrule.language import catalogue, preferred_language
+from chainrule.tensor.core import wrap
 
 TABLE = """\
 L = binary_cross_entropy(y_hat, 1)
@@ -372,3 +373,24 @@ def test_a_leaf_alone_is_a_story_too():
     story = explain(w, language="en")
     assert [step.name for step in story.steps] == ["w"] and float(story.root.gradient) == 1
     assert "<svg" in story.html() and "w (leaf)" in str(story)
+
+
+def test_a_folded_call_adds_up_all_its_paths():
+    p = number(0.6, True)
+    loss = cr.functional.binary_cross_entropy(p, number(0.3))
+    edge = explain(loss, names={"p": p}).root.edges[0]
+    assert edge.paths == 2 and edge.source.name == "p"
+    assert float(edge.outgoing) == float(edge.local) == pytest.approx((0.6 - 0.3) / (0.6 * 0.4), rel=1e-14)
+
+
+def test_a_traced_tensor_has_no_numbers_to_tell():
+    traced = wrap(Node(INPUT, type=(Type((2,), cr.float32),), requires_grad=True))
+    with pytest.raises(TraceError, match=r"has none yet; got Traced float32\[2\]"):
+        explain(traced)
+
+
+def test_the_net_slope_of_a_folded_call_is_kept_where_nothing_arrives():
+    x = number([0.5, 1.5], True)
+    story = explain(cr.mean(x) * 0.0, names={"x": x})
+    edge = story.steps[1].edges[0]
+    assert edge.outgoing.tolist() == [0, 0] and edge.local.tolist() == [0.5, 0.5]

@@ -224,6 +224,14 @@ def test_json_holds_story_update_and_check(capsys):
     assert told["numerical_cost"] == {"elements": 2, "forward_passes": 4}
 
 
+def test_functions_open_when_asked(capsys):
+    folded = json.loads(run(capsys, *SEED, "--json")[1])["steps"]
+    whole = json.loads(run(capsys, *SEED, "--json", "--unfold")[1])["steps"]
+    assert folded[-1]["operation"] == "binary_cross_entropy" and "log" in folded[-1]["folded"]
+    assert len(whole) > len(folded) and [step["operation"] for step in whole].count("log") == 2
+    assert json.loads(run(capsys, *SEED, "--json", "--depth", "1")[1])["steps"] == whole
+
+
 def test_a_formula_may_start_with_a_minus_sign(capsys):
     for text in ("-w*x", "-w", "---w*x"):
         code, out, _ = run(capsys, text, "w=2", *(["x=3"] if "x" in text else []), "--lang", "en")

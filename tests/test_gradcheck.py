@@ -137,6 +137,12 @@ def test_no_false_alarm(name: str, dtype: str) -> None:
     assert "not decidable here" in str(report)
 
 
+def test_an_infinite_slope_that_meets_its_opposite() -> None:
+    """√(x − x): reverse mode meets ∞ − ∞ inside, forward mode a tangent of 0. Neither is a mistake of a rule."""
+    report = check_grads(lambda x: cr.sqrt(x - x), (at(1.0),), order=1)
+    assert [one.verdict for one in report.checks] == ["correct", "not decidable here"]
+
+
 def test_relu_layers_with_exact_zeros() -> None:
     x = cr.tensor(np.asarray([[0.0, 1.0], [-1.0, 0.0]]), dtype=cr.float32)
     assert check_grads(lambda x, w: cr.relu(cr.relu(x) @ w).mean(), (x, cr.eye(2))).ok

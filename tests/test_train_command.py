@@ -414,7 +414,7 @@ def test_a_full_disk_leaves_nothing(trained, tmp_path, capsys, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("chainrule.train.files._write_synced", full)
+    monkeypatch.setattr("chainrule.files._write_synced", full)
     code, _, err = command(capsys, "train", trained[0], "--target", "target", "--epochs", 1, "--quiet")
     assert code == 2 and "No space left on device" in err and os.listdir(tmp_path) == []
 

@@ -253,25 +253,31 @@ class Compiled(Generic[P, R]):
         return "; ".join(self._differences(last.arguments, arguments))
 
     def _differences(self, old: Arguments, new: Arguments) -> list[str]:
-        if old.key[0] != new.key[0]:
-            return ["the arguments are nested in another way"]
-        found = []
-        if old.key[1] != new.key[1]:
-            found.append(f"gradients enabled: {old.key[1]} → {new.key[1]}")
         try:
             names = list(inspect.signature(self.function).parameters)
         except (TypeError, ValueError):
             names = []
-        for label, before, now in zip(labels(new.structure, names), old.key[2:], new.key[2:]):
+        before, now = labels(old.structure, names), labels(new.structure, names)
+        if old.key[0] != new.key[0]:
             if before != now:
-                found.append(f"argument {label}: {_shown(before)} → {_shown(now)}")
+                return [f"arguments: {', '.join(before)} → {', '.join(now)}"]
+            return ["the arguments are nested in another way"]
+        found = []
+        for label, one, other in zip(
+            ("gradients enabled", "config.check_finite"), old.key[1:3], new.key[1:3]
+        ):
+            if one != other:
+                found.append(f"{label}: {one} → {other}")
+        for label, one, other in zip(now, old.key[3:], new.key[3:]):
+            if one != other:
+                found.append(f"argument {label}: {_shown(one)} → {_shown(other)}")
         return found
 
 
 def _kept(arguments: Arguments) -> list[Any]:
     """Leaves without the arrays: what is an input is not held."""
     return [
-        None if isinstance(key, tuple) else leaf for key, leaf in zip(arguments.key[2:], arguments.leaves)
+        None if isinstance(key, tuple) else leaf for key, leaf in zip(arguments.key[3:], arguments.leaves)
     ]
 
 

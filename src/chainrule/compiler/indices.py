@@ -199,10 +199,12 @@ class Index:
         return Index.of(Remainder(rest, divisor))
 
     def _split(self, divisor: int) -> tuple[Index, Index]:
-        """(whole, rest): self = divisor · whole + rest, with every divisible term in `whole`."""
+        """(whole, rest): self = divisor · whole + rest, every divisible term in `whole`, `rest` never negative."""
         inside = [(atom, c // divisor) for atom, c in self.terms if c % divisor == 0]
         outside = [(atom, c) for atom, c in self.terms if c % divisor]
-        return _combine(self.constant // divisor, inside), _combine(self.constant % divisor, outside)
+        rest = _combine(self.constant % divisor, outside)
+        borrowed = -(rest.low // divisor) if rest.low < 0 else 0
+        return _combine(self.constant // divisor - borrowed, inside), rest + borrowed * divisor
 
     def substitute(self, values: Mapping[Atom, Index]) -> Index:
         """The index with atoms replaced, inside quotients and remainders too."""

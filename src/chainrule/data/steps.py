@@ -132,7 +132,8 @@ def fit_scaling(
     imputer = extras.load("sklearn.impute").SimpleImputer(strategy="median", keep_empty_features=True)
     scaler = extras.load("sklearn.preprocessing").StandardScaler()
     with np.errstate(over="ignore", invalid="ignore"):
-        scaler.fit(imputer.fit_transform(matrix))
+        filled = imputer.fit_transform(matrix)
+        scaler.fit(filled)
     # The scale is 1 where the variance overflows, so that the variance has to be looked at.
     fitted = np.stack([imputer.statistics_, scaler.mean_, scaler.scale_, scaler.var_])
     wrong = ~np.isfinite(fitted).all(axis=0)
@@ -141,7 +142,11 @@ def fit_scaling(
             f"column {quoted(names[int(np.argmax(wrong))])} needs numbers whose squares are finite; got larger ones. "
             "Write the column in a larger unit, or as logarithms"
         )
-    return fitted[0], fitted[1], fitted[2]
+    # The mean of equal numbers is that number; summing and dividing misses it by a rounding error, which for a
+    # number like 1e57 is larger than anything that a scale of 1 can bring back.
+    constant = filled.min(axis=0) == filled.max(axis=0)
+    means = np.where(constant, filled[0], fitted[1])
+    return fitted[0], means, fitted[2]
 
 
 def _fit_categories(columns: Mapping[str, Sequence[Cell]], rows: int) -> dict[str, CategoryStep]:

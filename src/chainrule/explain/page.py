@@ -136,7 +136,8 @@ def _row(step: Step) -> str:
         )
     else:
         name = escape(label(step, "en"))
-    local = "<br>".join(escape(derivative(step, edge)) for edge in step.edges if edge.outgoing is not None)
+    told = [derivative(step, edge) for edge in step.edges if edge.outgoing is not None]
+    local = "<br>".join(escape(line) for line in told if line)
     gradient = escape(show(step.gradient)) if step.gradient is not None else "—"
     return (
         f'<tr data-row="{step.number}"><td>{step.number}</td><th scope="row">{name}</th>'

@@ -62,7 +62,7 @@ def table(steps: list[Step], root: str, language: str) -> list[str]:
     ]
     rows = [heads]
     for step in steps:
-        local = [derivative(step, edge) for edge in _moving(step)]
+        local = [text for edge in _moving(step) if (text := derivative(step, edge))]
         first = [str(step.number), label(step, language), show(step.value, LISTED), local[0] if local else ""]
         rows.append([*first, show(step.gradient, LISTED) if step.gradient is not None else "—"])
         rows += [["", "", "", more, ""] for more in local[1:]]
@@ -90,7 +90,7 @@ def partial(above: str, below: str) -> str:
 def derivative(step: Step, edge: Edge) -> str:
     """`∂y/∂z = y·(1 − y) = 0.24` where slopes are multiplied; `→ w: xᵀ @ ∂L/∂z` where gradients are moved."""
     if edge.local is None:
-        return f"→ {edge.source.name}: {edge.rule}" if edge.rule else f"→ {edge.source.name}"
+        return f"→ {edge.source.name}: {edge.rule}" if edge.rule else ""
     number = show(edge.local, LISTED)
     formula = edge.symbol.replace("−", "-")
     shown = number if not formula or formula == number else f"{edge.symbol} = {number}"

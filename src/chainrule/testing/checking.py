@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..dtypes import float32, float64
 from ..errors import ArgumentError, CotangentError, GradientCheckError, GradientError
 from .diagnosis import Diagnosis, Evidence, diagnose, from_shapes
-from .differences import NEGLIGIBLE, ONE_SIDED, Estimate, differentiate
+from .differences import DIVERGES, NEGLIGIBLE, ONE_SIDED, Estimate, differentiate
 from .problems import Problem, in_float64, unpack
 from .report import CORRECT, SKIPPED, UNDECIDED, WRONG, GradientReport, InputCheck
 
@@ -232,6 +232,8 @@ class _Check:
             verdicts[index] = _verdict(a, n, bar, near, floor, _TOLERANCE[self.precision])
             if not np.isfinite(a) and self.problem.partial:
                 verdicts[index], reasons[index] = UNDECIDED, ONE_SIDED
+            elif np.isnan(a) and self.problem.singular:
+                verdicts[index], reasons[index] = UNDECIDED, DIVERGES
             elif verdicts[index] == UNDECIDED:
                 reasons[index] = str(numbers.obstacles[k][index])
         return InputCheck(self.names[k], self.order, label, computed, value, error, verdicts, reasons)

@@ -34,8 +34,8 @@ NOISE = "noise"
 class Estimate:
     """A numerical derivative: value ± error.
 
-    `obstacle` names what limits it, `chord` is the size of the slope over the widest step (what counts as
-    large near here), `evaluations` what it cost.
+    `obstacle` names what limits it, `chord` is the steeper of the two slopes over the widest step (what
+    counts as large near here), `evaluations` what it cost.
     """
 
     value: float
@@ -106,7 +106,7 @@ def differentiate(
             continue
         usable += 1
         middle = (above - below) / width
-        chord = chord if usable > 1 else abs(middle)
+        chord = chord if usable > 1 else 2 * max(abs(above - value), abs(value - below)) / width
         spread = 2 * (noise + resolution * abs(x) * abs(middle)) / width
         slope.add(middle, spread)
         bend.add(2 * (above - 2 * value + below) / width, 2 * spread)
@@ -130,10 +130,10 @@ def _judge(
     jump = abs(bend.value)
     error = slope.error + (jump + bend.error) / 2
     obstacle = NOISE
-    if jump > 3 * bend.error:
-        obstacle = KINK
-    elif slope.error > _UNSETTLED * max(abs(slope.value), NEGLIGIBLE * chord) and slope.error > 1e3 * noise:
+    if slope.error > max(_UNSETTLED * max(abs(slope.value), NEGLIGIBLE * chord), 1e3 * noise):
         obstacle, error = DIVERGES, math.inf
+    elif jump > 3 * bend.error:
+        obstacle = KINK
     elif bend.error > slope.error and bend.error > 1e3 * noise:
         obstacle = DIVERGES
     return Estimate(slope.value, error, obstacle, chord, evaluations)

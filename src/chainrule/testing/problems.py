@@ -32,6 +32,7 @@ class Problem:
         self.leaves = leaves
         self.outputs = [one.detach().numpy() for one in self._run(leaves)]
         self.forward_passes = 0
+        self.singular = False  # set by `noise`: an infinite slope stands somewhere inside
         self.weights = self._weights() if weights is None else weights
         self.value = self.number(leaves)
         self.magnitude = float(
@@ -116,6 +117,7 @@ class Problem:
             nonlocal total
             value = node.value
             if isinstance(g, np.ndarray | np.generic) and isinstance(value, np.ndarray) and value.size:
+                self.singular |= bool(node.inputs) and bool(np.isinf(g).any())
                 with ops.quiet():
                     share = np.asarray(g, float64) * value
                     share = share[np.isfinite(share)] * np.finfo(value.dtype).eps

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import config
 from ..dtypes import as_dtype
 from ..errors import GradientError, TraceError
 from ..graph import INPUT, Cell, Graph, Node, Type, state, structure_version
@@ -35,7 +36,7 @@ class Arguments:
 def arguments_of(args: tuple[Any, ...], keywords: dict[str, Any]) -> Arguments:
     """Flatten a call. Tensors and arrays count by type, cells and objects by identity, numbers by value."""
     leaves, structure = flatten((args, keywords))
-    key = (_skeleton(structure), state.grad_enabled, *map(_leaf_key, leaves))
+    key = (_skeleton(structure), state.grad_enabled, config.check_finite, *map(_leaf_key, leaves))
     return Arguments(leaves, structure, key)
 
 
