@@ -394,3 +394,15 @@ def test_the_net_slope_of_a_folded_call_is_kept_where_nothing_arrives():
     story = explain(cr.mean(x) * 0.0, names={"x": x})
     edge = story.steps[1].edges[0]
     assert edge.outgoing.tolist() == [0, 0] and edge.local.tolist() == [0.5, 0.5]
+
+
+def test_parts_of_arrays_are_written_as_slices():
+    x = number([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], True)
+    story = explain(x[:, 0:3:2].sum(), names={"x": x})
+    assert [step.formula for step in story.steps[1:]] == ["x[0:2, 0:3:2]", "sum(v1, axis=(0, 1))"]
+    assert story["x"].gradient.tolist() == [[1, 0, 1], [1, 0, 1]]
+
+
+def test_one_element_in_brackets_is_no_sum():
+    w = number([[2.0]], True)
+    assert not explain(w * w).seed_is_ones and explain(cr.concat([w, w])).seed_is_ones

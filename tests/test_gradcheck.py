@@ -414,12 +414,14 @@ def random_program(random: np.random.Generator) -> Rule:
 def random_point(random: np.random.Generator, dtype: str) -> tuple[cr.Tensor, cr.Tensor]:
     """Ordinary numbers, or whole ones: exactly on kinks, ties and edges of domains."""
     draw = (
-        random.normal(size=(2, 2, 2)) if random.random() < 0.6 else random.integers(-1, 3, (2, 2, 2)).astype(float)
+        random.normal(size=(2, 2, 2))
+        if random.random() < 0.6
+        else random.integers(-1, 3, (2, 2, 2)).astype(float)
     )
     return cr.tensor(draw[0], dtype=dtype), cr.tensor(draw[1], dtype=dtype)
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(60))
 def test_random_programs_raise_no_alarm(seed: int) -> None:
     random = np.random.default_rng(seed)
     program = random_program(random)

@@ -112,6 +112,8 @@ def write(
         return _power(operands[0], operands[1] if name == "pow" else number(2), type)
     if name == "abs":
         return Formula(f"|{operands[0].text}|", type)
+    if name == "slice":
+        return Formula(f"{_inside(operands[0], _ATOM)}[{_ranges(**attributes)}]", type)
     if name == "permute_dims" and _swaps_last(attributes["axes"]):
         return Formula(_inside(operands[0], _ATOM) + "ᵀ", type)
     return Formula(_call(operation, operands, attributes), type)
@@ -166,6 +168,11 @@ def _swaps_last(axes: Sequence[int]) -> bool:
     """Does this order exchange the last two axes and leave the others?"""
     rank = len(axes)
     return rank >= 2 and tuple(axes) == (*range(rank - 2), rank - 1, rank - 2)
+
+
+def _ranges(starts: Sequence[int], stops: Sequence[int], steps: Sequence[int]) -> str:
+    """`0:2, 1:9:2`, as Python writes slices."""
+    return ", ".join(f"{a}:{b}" + (f":{c}" if c != 1 else "") for a, b, c in zip(starts, stops, steps))
 
 
 def _call(operation: Operation, operands: Sequence[Formula], attributes: Attributes) -> str:

@@ -197,7 +197,7 @@ def build(
     gradients([root], [_seed(root, gradient)], contributions=contributions, visit=found.__setitem__)
     builder = _Builder(order, root, found, contributions, names, variables, sources)
     steps = builder.steps(units(order, root, fold, depth))
-    return Story(steps, gradient is None and root.shape != (), language)
+    return Story(steps, gradient is None and np.prod(root.shape) != 1, language)
 
 
 def _seed(root: Node, gradient: Any) -> Array:

@@ -18,7 +18,7 @@ from ..errors import BoundsError, ChainruleError, DtypeError, GraphError, ShapeE
 from ..graph import (
     CONSTANT, NO_ATTRIBUTES, OPERATIONS, Attributes, Node, Operation, Type, constant, operand_types, state,
 )  # fmt: skip
-from .lowering import HOST, NOTHING_EXACT, Exact, Lowering
+from .lowering import HOST, NOTHING_EXACT, Exact, Lowering, Scalar
 from .namespace import NUMPY
 from .shapes import broadcast_shapes
 
@@ -173,7 +173,7 @@ class Op(Operation):
         if isinstance(failure, ChainruleError):
             return
         types = [Type(np.shape(value), np.asarray(value).dtype) for value in values]
-        if isinstance(self, Elementwise):
+        if isinstance(self, Elementwise) or isinstance(self.lowering, Scalar):
             broadcast_shapes(self.name, *(type.shape for type in types))
         self.types(*types, **attributes)
         if self.bounds is not None:

@@ -86,7 +86,8 @@ def broadcast_shapes(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     for axis in range(-max(map(len, shapes), default=0), 0):
         sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
         if len(sizes) > 1:
-            shown = " and ".join(map(str, dict.fromkeys(shapes)))
+            shapes = tuple([shape for shape in dict.fromkeys(shapes) if shape])  # () fits everywhere
+            shown = " and ".join(map(str, shapes))
             raise ShapeError(
                 f"{name} needs shapes that are equal or 1 along each axis, counted from the right; "
                 f"got {shown}. {_hint(shapes)}"
@@ -97,13 +98,13 @@ def broadcast_shapes(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _hint(shapes: tuple[tuple[int, ...], ...]) -> str:
-    """A fix that works for the shapes at hand."""
-    different = tuple(dict.fromkeys(shapes))
-    first, second = different[0], different[-1]
-    if len(different) == 2 and len(second) == 1 and len(first) == 2 and second[0] == first[0]:
-        return f"Did you mean y[:, None], of shape ({second[0]}, 1)?"
-    if len(different) == 2 and len(first) == 1 and len(second) == 2 and first[0] == second[0]:
-        return f"Did you mean x[:, None], of shape ({first[0]}, 1)?"
-    if len(different) == 2 and len(first) > 1 and first == second[::-1]:
-        return "Did you mean to transpose one of them (.T)?"
+    """A fix that works for the different shapes at hand."""
+    if len(shapes) == 2:
+        first, second = shapes
+        if len(second) == 1 and len(first) == 2 and second[0] == first[0]:
+            return f"Did you mean y[:, None], of shape ({second[0]}, 1)?"
+        if len(first) == 1 and len(second) == 2 and first[0] == second[0]:
+            return f"Did you mean x[:, None], of shape ({first[0]}, 1)?"
+        if len(first) > 1 and first == second[::-1]:
+            return "Did you mean to transpose one of them (.T)?"
     return "Reshape one of them, or add an axis with None"

@@ -19,7 +19,7 @@ from ..errors import ArgumentError, CotangentError, GradientCheckError, Gradient
 from .diagnosis import Diagnosis, Evidence, diagnose, from_shapes
 from .differences import DIVERGES, NEGLIGIBLE, ONE_SIDED, Estimate, differentiate
 from .problems import Problem, in_float64, unpack
-from .report import CORRECT, SKIPPED, UNDECIDED, WRONG, GradientReport, InputCheck
+from .report import CORRECT, RULE, SKIPPED, UNDECIDED, WRONG, GradientReport, InputCheck
 
 Array = NDArray[Any]
 
@@ -79,7 +79,7 @@ def check_grads(
             report.notes.append("order_2_skipped")
     except CotangentError as fault:
         diagnosis = from_shapes(fault.expected, fault.got)
-        report.shape_fault = f"{diagnosis.kind}: {fault.args[0]}"
+        report.shape_fault = str(fault)
         report.checks.append(_shape_check(fault, diagnosis))
     if raise_on_error and not report.ok:
         raise GradientCheckError(f"a derivative is wrong.\n{report}\n", report)
@@ -97,7 +97,7 @@ def _count(leaf: Array, elements: int | None) -> int:
 def _shape_check(fault: CotangentError, diagnosis: Diagnosis) -> InputCheck:
     unknown = np.full(fault.expected, np.nan)
     verdicts = np.full(fault.expected, WRONG, dtype=object)
-    return InputCheck("custom_gradient", 1, "reverse", unknown, unknown, unknown, verdicts, {}, diagnosis)
+    return InputCheck(RULE, 1, "reverse", unknown, unknown, unknown, verdicts, {}, diagnosis)
 
 
 def _second_order(

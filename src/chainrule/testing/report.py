@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from ..language import sentence
 from .diagnosis import Diagnosis
 
+RULE = "custom_gradient"
+"""Name of the row for a rule that answered in the wrong shape: there is no element to compare then."""
+
 CORRECT, WRONG, UNDECIDED, SKIPPED = "correct", "wrong", "not decidable here", "not checked"
 
 
@@ -129,7 +132,7 @@ class GradientReport:
         lines = [say(head, elements=self.elements), "", *_table(rows)]
         details = [line for one in self.checks for line in _details(one, say)]
         if self.shape_fault:
-            details.append(self.shape_fault)
+            details.append(f"{say(_kind_key(self.wrong[0]))}: {self.shape_fault}")
         if details:
             lines += ["", *dict.fromkeys(details)]
         lines += ["", *(say(note) for note in self.notes), *self._cost(say)]
@@ -193,10 +196,9 @@ def _width(text: str) -> int:
 def _details(one: InputCheck, say: Any) -> list[str]:
     """A sentence for each mistake, and one for each reason why something cannot be decided."""
     lines = []
-    if one.diagnosis is not None:
+    if one.diagnosis is not None and one.name != RULE:
         first = one.elements(WRONG)[0]
-        what = say("kind_" + one.diagnosis.kind.replace(" ", "_"), factor=_factor_text(one.factor),
-                   detail=one.diagnosis.detail)  # fmt: skip
+        what = say(_kind_key(one), factor=_factor_text(one.factor), detail=one.diagnosis.detail)
         lines.append(
             say(
                 "mistake",
@@ -218,6 +220,10 @@ def _details(one: InputCheck, say: Any) -> list[str]:
         more = say("more", count=count - 1) if count > 1 else ""
         lines.append(say("reason_" + reason, name=place, more=more))
     return lines
+
+
+def _kind_key(one: InputCheck) -> str:
+    return "kind_" + str(one.kind).replace(" ", "_")
 
 
 def _place(name: str, index: tuple[int, ...]) -> str:
