@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule.tensor import inspection, interchange
+from chainrule.tensor import inspection
 
 # The array API standard 2025.12, main namespace, without the optional extensions.
 STANDARD = {
@@ -61,11 +61,8 @@ SHAPES = [(), (0,), (1,), (7,), (2, 0, 3), (1, 1), (5, 3), (2, 3, 5)]
 
 
 def function(name):
-    """A function of the public namespace, or of the rooms whose names the package exports."""
-    for place in (cr, inspection, interchange):
-        if hasattr(place, name):
-            return getattr(place, name)
-    raise AttributeError(name)
+    """A function of the public namespace."""
+    return getattr(cr, name)
 
 
 def seeded(*key):
@@ -103,13 +100,7 @@ def same(got, want, dtype=None, rtol=None):
 
 @pytest.mark.parametrize("group", STANDARD)
 def test_every_name_of_the_standard_is_offered(group):
-    missing = []
-    for name in STANDARD[group].split():
-        try:
-            function(name)
-        except AttributeError:
-            missing.append(name)
-    assert missing == []
+    assert [name for name in STANDARD[group].split() if not hasattr(cr, name)] == []
 
 
 def test_complex_numbers_are_not_offered_and_this_is_said():
@@ -217,35 +208,70 @@ def test_signatures_are_the_standard_s(name):
 # name: (NumPy's name, range of the numbers, dtypes). None for the range: any.
 NUMBERS = FLOATS + INTEGERS
 UNARY = {
-    "abs": ("abs", None, NUMBERS), "acos": ("arccos", (-0.9, 0.9), FLOATS), "acosh": ("arccosh", (1.1, 9), FLOATS),
-    "asin": ("arcsin", (-0.9, 0.9), FLOATS), "asinh": ("arcsinh", None, FLOATS), "atan": ("arctan", None, FLOATS),
-    "atanh": ("arctanh", (-0.9, 0.9), FLOATS), "bitwise_invert": ("invert", None, ["bool", *INTEGERS]),
-    "ceil": ("ceil", None, NUMBERS), "cos": ("cos", None, FLOATS), "cosh": ("cosh", None, FLOATS),
-    "exp": ("exp", None, FLOATS), "expm1": ("expm1", None, FLOATS), "floor": ("floor", None, NUMBERS),
-    "isfinite": ("isfinite", None, NUMBERS), "isinf": ("isinf", None, NUMBERS), "isnan": ("isnan", None, NUMBERS),
-    "log": ("log", (0.1, 9), FLOATS), "log1p": ("log1p", (-0.9, 9), FLOATS), "log2": ("log2", (0.1, 9), FLOATS),
-    "log10": ("log10", (0.1, 9), FLOATS), "logical_not": ("logical_not", None, ["bool", *NUMBERS]),
-    "negative": ("negative", None, NUMBERS), "positive": ("positive", None, NUMBERS),
-    "reciprocal": ("reciprocal", (0.5, 3), FLOATS), "round": ("round", None, NUMBERS),
-    "sign": ("sign", None, NUMBERS), "signbit": ("signbit", None, FLOATS), "sin": ("sin", None, FLOATS),
-    "sinh": ("sinh", None, FLOATS), "sqrt": ("sqrt", (0.1, 9), FLOATS), "square": ("square", None, NUMBERS),
-    "tan": ("tan", (-1, 1), FLOATS), "tanh": ("tanh", None, FLOATS), "trunc": ("trunc", None, NUMBERS),
-}  # fmt: skip
+    "abs": ("abs", None, NUMBERS),
+    "acos": ("arccos", (-0.9, 0.9), FLOATS),
+    "acosh": ("arccosh", (1.1, 9), FLOATS),
+    "asin": ("arcsin", (-0.9, 0.9), FLOATS),
+    "asinh": ("arcsinh", None, FLOATS),
+    "atan": ("arctan", None, FLOATS),
+    "atanh": ("arctanh", (-0.9, 0.9), FLOATS),
+    "bitwise_invert": ("invert", None, ["bool", *INTEGERS]),
+    "ceil": ("ceil", None, NUMBERS),
+    "cos": ("cos", None, FLOATS),
+    "cosh": ("cosh", None, FLOATS),
+    "exp": ("exp", None, FLOATS),
+    "expm1": ("expm1", None, FLOATS),
+    "floor": ("floor", None, NUMBERS),
+    "isfinite": ("isfinite", None, NUMBERS),
+    "isinf": ("isinf", None, NUMBERS),
+    "isnan": ("isnan", None, NUMBERS),
+    "log": ("log", (0.1, 9), FLOATS),
+    "log1p": ("log1p", (-0.9, 9), FLOATS),
+    "log2": ("log2", (0.1, 9), FLOATS),
+    "log10": ("log10", (0.1, 9), FLOATS),
+    "logical_not": ("logical_not", None, ["bool", *NUMBERS]),
+    "negative": ("negative", None, NUMBERS),
+    "positive": ("positive", None, NUMBERS),
+    "reciprocal": ("reciprocal", (0.5, 3), FLOATS),
+    "round": ("round", None, NUMBERS),
+    "sign": ("sign", None, NUMBERS),
+    "signbit": ("signbit", None, FLOATS),
+    "sin": ("sin", None, FLOATS),
+    "sinh": ("sinh", None, FLOATS),
+    "sqrt": ("sqrt", (0.1, 9), FLOATS),
+    "square": ("square", None, NUMBERS),
+    "tan": ("tan", (-1, 1), FLOATS),
+    "tanh": ("tanh", None, FLOATS),
+    "trunc": ("trunc", None, NUMBERS),
+}
 BINARY = {
-    "add": ("add", None, NUMBERS), "atan2": ("arctan2", None, FLOATS),
-    "bitwise_and": ("bitwise_and", None, ["bool", *INTEGERS]), "bitwise_or": ("bitwise_or", None, ["bool", *INTEGERS]),
-    "bitwise_xor": ("bitwise_xor", None, ["bool", *INTEGERS]), "copysign": ("copysign", None, FLOATS),
-    "divide": ("divide", (0.5, 3), FLOATS), "equal": ("equal", None, ["bool", *NUMBERS]),
-    "floor_divide": ("floor_divide", (0.5, 3), FLOATS), "greater": ("greater", None, NUMBERS),
-    "greater_equal": ("greater_equal", None, NUMBERS), "hypot": ("hypot", None, FLOATS),
-    "less": ("less", None, NUMBERS), "less_equal": ("less_equal", None, NUMBERS),
-    "logaddexp": ("logaddexp", None, FLOATS), "logical_and": ("logical_and", None, ["bool", *NUMBERS]),
-    "logical_or": ("logical_or", None, ["bool", *NUMBERS]), "logical_xor": ("logical_xor", None, ["bool", *NUMBERS]),
-    "maximum": ("maximum", None, NUMBERS), "minimum": ("minimum", None, NUMBERS),
-    "multiply": ("multiply", None, NUMBERS), "nextafter": ("nextafter", None, FLOATS),
-    "not_equal": ("not_equal", None, ["bool", *NUMBERS]), "pow": ("power", (0.5, 3), FLOATS),
-    "remainder": ("remainder", (0.5, 3), FLOATS), "subtract": ("subtract", None, NUMBERS),
-}  # fmt: skip
+    "add": ("add", None, NUMBERS),
+    "atan2": ("arctan2", None, FLOATS),
+    "bitwise_and": ("bitwise_and", None, ["bool", *INTEGERS]),
+    "bitwise_or": ("bitwise_or", None, ["bool", *INTEGERS]),
+    "bitwise_xor": ("bitwise_xor", None, ["bool", *INTEGERS]),
+    "copysign": ("copysign", None, FLOATS),
+    "divide": ("divide", (0.5, 3), FLOATS),
+    "equal": ("equal", None, ["bool", *NUMBERS]),
+    "floor_divide": ("floor_divide", (0.5, 3), FLOATS),
+    "greater": ("greater", None, NUMBERS),
+    "greater_equal": ("greater_equal", None, NUMBERS),
+    "hypot": ("hypot", None, FLOATS),
+    "less": ("less", None, NUMBERS),
+    "less_equal": ("less_equal", None, NUMBERS),
+    "logaddexp": ("logaddexp", None, FLOATS),
+    "logical_and": ("logical_and", None, ["bool", *NUMBERS]),
+    "logical_or": ("logical_or", None, ["bool", *NUMBERS]),
+    "logical_xor": ("logical_xor", None, ["bool", *NUMBERS]),
+    "maximum": ("maximum", None, NUMBERS),
+    "minimum": ("minimum", None, NUMBERS),
+    "multiply": ("multiply", None, NUMBERS),
+    "nextafter": ("nextafter", None, FLOATS),
+    "not_equal": ("not_equal", None, ["bool", *NUMBERS]),
+    "pow": ("power", (0.5, 3), FLOATS),
+    "remainder": ("remainder", (0.5, 3), FLOATS),
+    "subtract": ("subtract", None, NUMBERS),
+}
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -259,7 +285,14 @@ def test_unary_functions_equal_numpy(name):
 @pytest.mark.parametrize("name", BINARY)
 def test_binary_functions_equal_numpy(name):
     reference, limits, dtypes = BINARY[name]
-    pairs = [((3, 5), (3, 5)), ((5,), (3, 5)), ((3, 1), (1, 7)), ((), (7,)), ((0, 3), (1,)), ((2, 1, 3), (4, 1))]
+    pairs = [
+        ((3, 5), (3, 5)),
+        ((5,), (3, 5)),
+        ((3, 1), (1, 7)),
+        ((), (7,)),
+        ((0, 3), (1,)),
+        ((2, 1, 3), (4, 1)),
+    ]
     for dtype, (first, second) in itertools.product(dtypes, pairs):
         x, y = sample(first, dtype, *(limits or ())), sample((*second, 2), dtype, *(limits or ()))[..., 0]
         same(function(name)(cr.asarray(x), cr.asarray(y)), getattr(np, reference)(x, y))
@@ -288,7 +321,11 @@ def test_integer_division_shifts_and_powers_have_answers_everywhere(dtype):
     smallest = cr.asarray(np.asarray([np.iinfo(dtype).min], dtype))
     if dtype.startswith("i"):
         same(smallest // cr.full((1,), -1, dtype=dtype), smallest.numpy(), dtype)
-        same(cr.full((3,), -4, dtype=dtype) >> cr.asarray(np.asarray([1, width, 100], dtype)), [-2, -1, -1], dtype)
+        same(
+            cr.full((3,), -4, dtype=dtype) >> cr.asarray(np.asarray([1, width, 100], dtype)),
+            [-2, -1, -1],
+            dtype,
+        )
 
 
 def test_floats_become_integers_by_one_rule():
@@ -342,7 +379,12 @@ def test_python_scalars_are_weak(dtype):
     assert (x + True).dtype == np.dtype(dtype)
     if np.dtype(dtype).kind == "f":
         assert (x + 1.5).dtype == (1.5 / x).dtype == (x * 1e300).dtype == np.dtype(dtype)
-        assert (x * np.sqrt(2)).dtype == (np.float64(2) * x).dtype == (x + np.float32(1)).dtype == np.dtype(dtype)
+        assert (
+            (x * np.sqrt(2)).dtype
+            == (np.float64(2) * x).dtype
+            == (x + np.float32(1)).dtype
+            == np.dtype(dtype)
+        )
         assert (x * np.float64(2)).tolist() == [2.0] * 3
     else:
         assert (x + 1.5).dtype == cr.float32
@@ -388,9 +430,14 @@ def test_questions_about_dtypes():
         function("iinfo")("float32")
     isdtype = function("isdtype")
     kinds = {
-        "bool": ["bool"], "signed integer": INTEGERS[:4], "unsigned integer": INTEGERS[4:], "integral": INTEGERS,
-        "real floating": FLOATS, "complex floating": [], "numeric": NUMBERS,
-    }  # fmt: skip
+        "bool": ["bool"],
+        "signed integer": INTEGERS[:4],
+        "unsigned integer": INTEGERS[4:],
+        "integral": INTEGERS,
+        "real floating": FLOATS,
+        "complex floating": [],
+        "numeric": NUMBERS,
+    }
     for kind, members in kinds.items():
         assert [name for name in ["bool", *NUMBERS] if isdtype(name, kind)] == sorted(
             members, key=["bool", *NUMBERS].index
@@ -432,7 +479,9 @@ def test_creation_equals_numpy(dtype):
 def test_creation_defaults():
     assert cr.zeros(1).dtype == cr.ones(1).dtype == cr.empty(1).dtype == cr.eye(1).dtype == cr.float32
     assert cr.full((1,), 1).dtype == cr.arange(3).dtype == cr.int64
-    assert cr.full((1,), True).dtype == cr.bool and cr.full((), 1.0).dtype == cr.arange(3.0).dtype == cr.float32
+    assert (
+        cr.full((1,), True).dtype == cr.bool and cr.full((), 1.0).dtype == cr.arange(3.0).dtype == cr.float32
+    )
     assert cr.full_like(cr.zeros(1, dtype="int8"), 3).dtype == cr.int8
     assert cr.linspace(0, 1, 2).dtype == cr.float32
     fill = cr.tensor(2.0, requires_grad=True)
@@ -440,7 +489,9 @@ def test_creation_defaults():
     assert fill.grad.item() == 3.0
 
 
-@pytest.mark.parametrize("bounds", [(5,), (2, 7), (0, 10, 3), (5, 0, -2), (0.0, 1.0, 0.25), (1.5,), (3, 3), (4, 2), (0, 7, 2.5)])
+@pytest.mark.parametrize(
+    "bounds", [(5,), (2, 7), (0, 10, 3), (5, 0, -2), (0.0, 1.0, 0.25), (1.5,), (3, 3), (4, 2), (0, 7, 2.5)]
+)
 def test_arange_equals_numpy(bounds):
     want = np.arange(*bounds)
     same(cr.arange(*bounds), want.astype("float32") if want.dtype.kind == "f" else want)
@@ -475,7 +526,9 @@ def test_asarray_shares_only_what_it_says():
 # ------------------------------------------------------------------------------------- statistics, values
 
 
-@pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "mean", "std", "var", "all", "any", "count_nonzero"])
+@pytest.mark.parametrize(
+    "name", ["sum", "prod", "max", "min", "mean", "std", "var", "all", "any", "count_nonzero"]
+)
 def test_reductions_equal_numpy(name):
     dtypes = FLOATS if name in ("mean", "std", "var") else ["bool", *NUMBERS]
     if name in ("max", "min"):
@@ -502,7 +555,7 @@ def test_reductions_of_nothing():
     assert cr.all(nothing).item() is True and cr.any(nothing).item() is False
     assert math.isnan(cr.mean(nothing).item()) and math.isnan(cr.var(nothing).item())
     for name in ("max", "min", "argmax", "argmin"):
-        with pytest.raises((cr.ShapeError, cr.ArgumentError), match="no elements|at least one element"):
+        with pytest.raises((cr.ShapeError, cr.ArgumentError), match=r"no elements|at least one element"):
             function(name)(nothing, axis=0)
     assert cr.max(nothing, axis=1).shape == (0,)
 
@@ -546,7 +599,9 @@ def test_large_float32_sums_do_not_stop_at_two_to_the_24():
 
 
 def test_diff_equals_numpy():
-    for dtype, shape in itertools.product(["float32", "float64", "int16", "uint8"], [(7,), (2, 3, 5), (1, 4), (0, 2)]):
+    for dtype, shape in itertools.product(
+        ["float32", "float64", "int16", "uint8"], [(7,), (2, 3, 5), (1, 4), (0, 2)]
+    ):
         x = sample(shape, dtype)
         for axis, n in itertools.product(range(-len(shape), len(shape)), (0, 1, 2, 9)):
             same(cr.diff(cr.asarray(x), axis=axis, n=n), np.diff(x, axis=axis, n=n))
@@ -610,14 +665,34 @@ def test_joining_equals_numpy_and_promotes():
 def test_no_function_gives_back_the_handle_it_got():
     x = cr.tensor([[1.0, 2.0]], requires_grad=True) * 1.0
     results = [
-        cr.reshape(x, (1, 2)), cr.squeeze(x, ()), cr.moveaxis(x, 0, 0), cr.expand_dims(x, axis=()), cr.roll(x, 0, axis=0),
-        cr.tile(x, (1, 1)), cr.clip(x), cr.diff(x, n=0), cr.astype(x, cr.float32), cr.positive(x), +x, x[...], x[:],
-        cr.cumulative_prod(x, axis=0), cr.cumulative_sum(x, axis=0), cr.broadcast_to(x, (1, 2)), cr.flatten(x, 0, 0), x.clone(),
-        x.detach(), cr.permute_dims(x, (0, 1)), cr.concat([x]), cr.repeat(x, 1, axis=0), cr.sort(x), cr.flip(x, axis=()),
-    ]  # fmt: skip
+        cr.reshape(x, (1, 2)),
+        cr.squeeze(x, ()),
+        cr.moveaxis(x, 0, 0),
+        cr.expand_dims(x, axis=()),
+        cr.roll(x, 0, axis=0),
+        cr.tile(x, (1, 1)),
+        cr.clip(x),
+        cr.diff(x, n=0),
+        cr.astype(x, cr.float32),
+        cr.positive(x),
+        +x,
+        x[...],
+        x[:],
+        cr.cumulative_prod(x, axis=0),
+        cr.cumulative_sum(x, axis=0),
+        cr.broadcast_to(x, (1, 2)),
+        cr.flatten(x, 0, 0),
+        x.clone(),
+        x.detach(),
+        cr.permute_dims(x, (0, 1)),
+        cr.concat([x]),
+        cr.repeat(x, 1, axis=0),
+        cr.sort(x),
+        cr.flip(x, axis=()),
+    ]
     for result in results:
         assert result is not x
-        result += 1.0
+        result.__iadd__(1.0)
     assert x.tolist() == [[1.0, 2.0]]
     x.sum().backward()
     assert x.grad.tolist() == [[1.0, 1.0]]
@@ -664,7 +739,10 @@ def test_unique_functions_follow_the_standard():
 def test_searchsorted_equals_numpy():
     edges, values = np.sort(sample((9,), "float64")), sample((4, 3), "float64")
     for side in ("left", "right"):
-        same(cr.searchsorted(cr.asarray(edges), cr.asarray(values), side=side), np.searchsorted(edges, values, side))
+        same(
+            cr.searchsorted(cr.asarray(edges), cr.asarray(values), side=side),
+            np.searchsorted(edges, values, side),
+        )
     mixed = sample((9,), "float64")
     order = cr.argsort(cr.asarray(mixed))
     same(cr.searchsorted(mixed, 0.5, sorter=order), np.searchsorted(np.sort(mixed), 0.5))
@@ -689,7 +767,10 @@ def test_taking_equals_numpy_for_every_index_type(kind):
     for axis in (0, 1, -1):
         same(cr.take(cr.asarray(x), cr.asarray(indices), axis=axis), np.take(x, indices, axis=axis))
         along = np.asarray([[[1, 0, 2]]], kind) if axis == -1 else np.zeros((1, 1, 1), kind)
-        same(cr.take_along_axis(cr.asarray(x), cr.asarray(along), axis=axis), np.take_along_axis(x, along.astype(np.int64), axis))
+        same(
+            cr.take_along_axis(cr.asarray(x), cr.asarray(along), axis=axis),
+            np.take_along_axis(x, along.astype(np.int64), axis),
+        )
     beyond = cr.asarray(np.asarray([np.iinfo(kind).max], kind))
     with pytest.raises(cr.BoundsError, match="needs indices from"):
         cr.take(cr.ones(3), beyond)
@@ -700,10 +781,21 @@ def test_taking_equals_numpy_for_every_index_type(kind):
 # ------------------------------------------------------------------------------------- products, values
 
 PRODUCTS = [
-    ((3,), (3,)), ((3,), (3, 4)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)),
-    ((2, 3), (5, 3, 4)), ((7, 1, 2, 3), (5, 3, 4)), ((3,), (5, 3, 4)), ((5, 2, 3), (3,)), ((2, 0), (0, 4)), ((0, 3), (3, 2)),
-    ((1, 1), (1, 1)), ((4, 0, 2, 3), (3, 2)),
-]  # fmt: skip
+    ((3,), (3,)),
+    ((3,), (3, 4)),
+    ((2, 3), (3,)),
+    ((2, 3), (3, 4)),
+    ((5, 2, 3), (3, 4)),
+    ((5, 2, 3), (5, 3, 4)),
+    ((2, 3), (5, 3, 4)),
+    ((7, 1, 2, 3), (5, 3, 4)),
+    ((3,), (5, 3, 4)),
+    ((5, 2, 3), (3,)),
+    ((2, 0), (0, 4)),
+    ((0, 3), (3, 2)),
+    ((1, 1), (1, 1)),
+    ((4, 0, 2, 3), (3, 2)),
+]
 
 
 @pytest.mark.parametrize("shapes", PRODUCTS)
@@ -735,149 +827,3 @@ def test_isclose_and_allclose_equal_numpy():
     small = cr.asarray([1, 2], dtype=cr.uint8)
     assert cr.isclose(small, small + 1).tolist() == [False, False]
     assert cr.allclose([1.0, 2.0], [1.0, 2.0]) and not cr.allclose([1.0], [1.1])
-
-
-# -------------------------------------------------------------------------------------------- gradients
-
-X, Y = (2, 3), (3, 4)
-GRADIENTS = {
-    "abs": (cr.abs, [X]), "acos": (lambda x: cr.acos(x / 4), [X]), "acosh": (lambda x: cr.acosh(x * x + 1.5), [X]),
-    "add": (cr.add, [X, (3,)]), "asin": (lambda x: cr.asin(x / 4), [X]), "asinh": (cr.asinh, [X]), "atan": (cr.atan, [X]),
-    "atan2": (cr.atan2, [X, (3,)]), "atanh": (lambda x: cr.atanh(x / 4), [X]), "clip": (lambda x: cr.clip(x, -1.0, 1.0), [X]),
-    "clip bounds": (cr.clip, [X, (3,), (2, 1)]), "copysign": (cr.copysign, [X, X]), "cos": (cr.cos, [X]), "cosh": (cr.cosh, [X]),
-    "divide": (lambda x, y: x / (y * y + 0.5), [X, (2, 1)]), "exp": (cr.exp, [X]), "expm1": (cr.expm1, [X]), "hypot": (cr.hypot, [X, (3,)]),
-    "log": (lambda x: cr.log(x * x + 0.1), [X]), "log1p": (lambda x: cr.log1p(x * x), [X]), "log2": (lambda x: cr.log2(x * x + 0.1), [X]),
-    "log10": (lambda x: cr.log10(x * x + 0.1), [X]), "logaddexp": (cr.logaddexp, [X, (2, 1)]), "maximum": (cr.maximum, [X, (3,)]),
-    "minimum": (cr.minimum, [X, (2, 1)]), "multiply": (cr.multiply, [X, ()]), "negative": (cr.negative, [X]), "positive": (cr.positive, [X]),
-    "pow": (lambda x, y: cr.pow(x * x + 0.5, y), [X, (3,)]), "pow square": (lambda x: x**2 + x**3 + 2.0**x, [X]),
-    "reciprocal": (lambda x: cr.reciprocal(x * x + 0.5), [X]), "remainder": (lambda x, y: cr.remainder(x, y * y + 4.0), [X, (3,)]),
-    "sin": (cr.sin, [X]), "sinh": (cr.sinh, [X]), "square": (cr.square, [X]), "sqrt": (lambda x: cr.sqrt(x * x + 0.1), [X]),
-    "subtract": (cr.subtract, [(), X]), "tan": (lambda x: cr.tan(x / 4), [X]), "tanh": (cr.tanh, [X]), "floor": (lambda x: x * cr.floor(x), [X]),
-    "erf": (cr.erf, [X]), "relu": (cr.relu, [X]), "sigmoid": (cr.sigmoid, [X]), "astype": (lambda x: cr.astype(x, cr.float64), [X]),
-    "where": (lambda x, y: cr.where(cr.tensor([[True], [False]]), x, y), [X, (3,)]),
-    "full": (lambda x: cr.full((2, 2), x), [()]), "tril": (lambda x: cr.tril(x, k=-1), [(3, 4)]), "triu": (lambda x: cr.triu(x, k=1), [(2, 3, 4)]),
-    "meshgrid": (lambda x, y: cr.concat([one.flatten() for one in cr.meshgrid(x, y)]), [(3,), (2,)]),
-    "meshgrid ij": (lambda x, y: cr.stack(cr.meshgrid(x, y, indexing="ij")), [(3,), (2,)]),
-    "take": (lambda x: cr.take(x, cr.asarray([1, 0, 1, -1]), axis=1), [X]),
-    "take_along_axis": (lambda x: cr.take_along_axis(x, cr.asarray([[2, 2, -1, 0]]), axis=1), [X]),
-    "matmul": (cr.matmul, [X, Y]), "matmul vectors": (cr.matmul, [(3,), (3,)]), "matmul row": (cr.matmul, [(3,), (5, 3, 4)]),
-    "matmul column": (cr.matmul, [(5, 2, 3), (3,)]), "matmul batch": (cr.matmul, [(4, 1, 2, 3), (5, 3, 2)]),
-    "matrix_transpose": (cr.matrix_transpose, [(2, 3, 4)]), "tensordot": (lambda x, y: cr.tensordot(x, y, axes=((1, 0), (0, 2))), [(2, 3), (3, 4, 2)]),
-    "vecdot": (cr.vecdot, [(2, 3), (3,)]), "outer": (cr.outer, [(3,), (2,)]),
-    "broadcast_arrays": (lambda x, y: cr.concat(cr.broadcast_arrays(x, y)), [(3,), (2, 1)]), "broadcast_to": (lambda x: cr.broadcast_to(x, (4, 2, 3)), [(2, 1)]),
-    "concat": (lambda x, y: cr.concat([x, y, x], axis=1), [X, (2, 1)]), "concat flat": (lambda x, y: cr.concat([x, y], axis=None), [X, (2, 1)]),
-    "expand_dims": (lambda x: cr.expand_dims(x, axis=(0, -1)), [X]), "flip": (lambda x: cr.flip(x, axis=1), [X]), "flip all": (cr.flip, [X]),
-    "moveaxis": (lambda x: cr.moveaxis(x, 0, -1), [(2, 3, 4)]), "permute_dims": (lambda x: cr.permute_dims(x, (2, 0, 1)), [(2, 3, 4)]),
-    "repeat": (lambda x: cr.repeat(x, cr.asarray([1, 0, 2]), axis=1), [X]), "repeat flat": (lambda x: cr.repeat(x, 2), [X]),
-    "reshape": (lambda x: cr.reshape(x, (3, -1)), [X]), "roll": (lambda x: cr.roll(x, (1, -2), axis=(0, 1)), [X]), "roll flat": (lambda x: cr.roll(x, 2), [X]),
-    "squeeze": (lambda x: cr.squeeze(x, 1), [(2, 1, 3)]), "stack": (lambda x, y: cr.stack([x, y], axis=-1), [X, X]),
-    "tile": (lambda x: cr.tile(x, (2, 1, 2)), [X]), "unstack": (lambda x: cr.unstack(x, axis=1)[2] * cr.unstack(x, axis=1)[0], [X]),
-    "pad": (lambda x: cr.pad(x, [(1, 0), (2, 1)]), [X]), "flatten": (lambda x: cr.flatten(x, 1), [(2, 3, 2)]),
-    "sort": (lambda x: cr.sort(x, axis=0), [(4, 3)]), "sort down": (lambda x: cr.sort(x, descending=True), [(4, 3)]),
-    "cumulative_sum": (lambda x: cr.cumulative_sum(x, axis=1, include_initial=True), [X]),
-    "cumulative_prod": (lambda x: cr.cumulative_prod(x, axis=1, include_initial=True), [(2, 5)]),
-    "max": (lambda x: cr.max(x, axis=0), [(4, 3)]), "max all": (cr.max, [X]), "min": (lambda x: cr.min(x, axis=(0, 2), keepdims=True), [(2, 3, 4)]),
-    "mean": (lambda x: cr.mean(x, axis=1), [X]), "prod": (lambda x: cr.prod(x, axis=1), [(2, 5)]), "prod all": (cr.prod, [X]),
-    "std": (lambda x: cr.std(x, axis=0, correction=1), [(4, 3)]), "sum": (lambda x: cr.sum(x, axis=(0, 2)), [(2, 3, 4)]), "var": (lambda x: cr.var(x, correction=1), [X]),
-    "diff": (lambda x, y: cr.diff(x, n=2, axis=0, prepend=y), [(4, 3), (1, 3)]), "unique_values": (cr.unique_values, [X]),
-    "round": (lambda x: cr.round(x) * x, [X]), "sign": (lambda x: cr.sign(x) * x, [X]), "trunc": (lambda x: cr.trunc(x) * x, [X]), "ceil": (lambda x: cr.ceil(x) * x, [X]),
-    "floor_divide": (lambda x, y: cr.floor_divide(x, y * y + 4.0) * x, [X, X]), "ufunc": (lambda x, y: np.exp(x) + np.arctan2(x, y) * np.ones(3), [X, X]),
-}  # fmt: skip
-
-
-def numeric_gradients(f, arrays, step=1e-5):
-    """Central differences of a function of NumPy arrays that returns one float."""
-    slopes = []
-    for k, array in enumerate(arrays):
-        slope = np.zeros_like(array)
-        for place in np.ndindex(array.shape):
-            ends = []
-            for sign in (1, -1):
-                moved = [one.copy() for one in arrays]
-                moved[k][place] += sign * step
-                ends.append(f(*moved))
-            slope[place] = (ends[0] - ends[1]) / (2 * step)
-        slopes.append(slope)
-    return slopes
-
-
-@pytest.mark.parametrize("name", GRADIENTS)
-def test_gradients_equal_numerical_ones(name):
-    f, shapes = GRADIENTS[name]
-    arrays = [seeded(name, k).uniform(-2, 2, shape) for k, shape in enumerate(shapes)]
-    tensors = [cr.tensor(array, requires_grad=True) for array in arrays]
-    result = f(*tensors)
-    weights = seeded(name, "weights").uniform(0.5, 1.5, result.shape)
-    (result * weights).sum().backward()
-    with cr.no_grad():
-        wanted = numeric_gradients(lambda *ends: float((f(*map(cr.tensor, ends)) * weights).sum()), arrays)
-    for tensor, want in zip(tensors, wanted):
-        if tensor.grad is None:  # steps have no slope, so nothing arrives
-            assert not want.any()
-            continue
-        assert tensor.grad.shape == tensor.shape and tensor.grad.dtype == cr.float64
-        np.testing.assert_allclose(tensor.grad.numpy(), want, rtol=1e-6, atol=1e-7)
-
-
-def test_every_float_function_of_the_standard_has_a_gradient_test():
-    without = (
-        "bitwise_and bitwise_left_shift bitwise_invert bitwise_or bitwise_right_shift bitwise_xor equal greater greater_equal "
-        "isfinite isinf isnan less less_equal logical_and logical_not logical_or logical_xor nextafter not_equal signbit "
-        "argmax argmin argsort count_nonzero nonzero searchsorted isin all any unique_all unique_counts unique_inverse "
-        "broadcast_shapes"
-    ).split()
-    groups = ("elementwise", "indexing", "linear algebra", "manipulation", "searching", "sets", "sorting", "statistical")
-    expected = {name for group in groups for name in STANDARD[group].split()} - set(without)
-    assert expected - set(GRADIENTS) == set()
-
-
-def test_products_with_zeros_have_the_right_gradient_at_every_order():
-    for values in ([2.0, 0.0, 3.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]):
-        x = cr.tensor(values, dtype=cr.float64, requires_grad=True)
-        want = [np.prod(np.delete(values, k)) for k in range(3)]
-        cr.prod(x).backward()
-        assert x.grad.tolist() == want
-        second = cr.hessian(cr.prod)(cr.tensor(values, dtype=cr.float64)).numpy()
-        for i, j in itertools.product(range(3), range(3)):
-            assert second[i, j] == (0.0 if i == j else np.prod(np.delete(values, [i, j])))
-        y = cr.tensor(values, dtype=cr.float64, requires_grad=True)
-        cr.cumulative_prod(y).sum().backward()
-        running = [sum(np.prod(np.delete(values[: m + 1], k)) for m in range(k, 3)) for k in range(3)]
-        assert y.grad.tolist() == running
-    nothing = cr.zeros(0).requires_grad_()
-    cr.prod(nothing).backward()
-    assert nothing.grad.shape == (0,)
-
-
-def test_ties_share_the_gradient():
-    x = cr.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]], dtype=cr.float64, requires_grad=True)
-    cr.max(x, axis=1).sum().backward()
-    np.testing.assert_allclose(x.grad.numpy(), [[0, 0.5, 0.5], [1 / 3] * 3])
-    x.grad = None
-    cr.min(x).backward()
-    assert x.grad.tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    a, b = (cr.tensor(1.0, requires_grad=True) for _ in range(2))
-    cr.maximum(a, b).backward()
-    assert (a.grad.item(), b.grad.item()) == (0.5, 0.5)
-
-
-def test_spread_of_equal_entries_has_gradient_zero():
-    x = cr.ones(4, dtype=cr.float64).requires_grad_()
-    cr.std(x).backward()
-    assert x.grad.tolist() == [0.0] * 4
-
-
-def test_gradient_of_a_half_precise_path_is_cast_back():
-    x = cr.tensor([1.0, 2.0], requires_grad=True)
-    (x.astype(cr.float64) * 3.0).sum().backward()
-    assert x.grad.dtype == cr.float32 and x.grad.tolist() == [3.0, 3.0]
-    (x * 1.0).astype(cr.int64)
-    assert not (x * 1.0).astype(cr.int64).requires_grad
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (0, 3), (2, 3)])
-def test_gradients_have_the_shape_of_their_tensor(shape):
-    x = cr.ones(shape).requires_grad_()
-    y = cr.ones((2, 1, 3) if len(shape) != 1 else (4, 1))
-    (x * y + cr.exp(x)).sum().backward()
-    assert x.grad.shape == shape and x.grad.dtype == cr.float32

@@ -29,9 +29,15 @@ def gradient(f, x):
 # ---------------------------------------------------------------------------------- against exact numbers
 
 ROWS = [
-    [1e4, -1e4, 0.0], [-1e4, -1e4, -1e4 + 1], [1e4, 1e4, 1e4 - 3], [0.0, -INF, 1.0], [-INF, -INF, 5.0], [700.0, 710.0, 720.0],
-    [1e-12, 0.0, -1e-12], [-800.0, 3.0, 2.5],
-]  # fmt: skip
+    [1e4, -1e4, 0.0],
+    [-1e4, -1e4, -1e4 + 1],
+    [1e4, 1e4, 1e4 - 3],
+    [0.0, -INF, 1.0],
+    [-INF, -INF, 5.0],
+    [700.0, 710.0, 720.0],
+    [1e-12, 0.0, -1e-12],
+    [-800.0, 3.0, 2.5],
+]
 
 
 def exact_softmax(row):
@@ -56,7 +62,9 @@ def test_the_softmax_family_equals_exact_arithmetic(row):
     value, slope = gradient(F.log_softmax, row)
     logs = [float(mpmath.mpf(x) - total) if x > -INF else -INF for x in row]
     np.testing.assert_allclose(value, logs, rtol=1e-12, atol=1e-15)
-    np.testing.assert_allclose(slope, [weight - 6 * share for weight, share in zip(weights, exact)], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        slope, [weight - 6 * share for weight, share in zip(weights, exact)], rtol=1e-12, atol=1e-14
+    )
 
 
 def test_rows_without_any_finite_logit():
@@ -64,7 +72,10 @@ def test_rows_without_any_finite_logit():
     assert F.logsumexp(nothing).item() == -INF
     assert np.isnan(F.softmax(nothing).numpy()).all()
     assert F.logsumexp(cr.tensor([INF, 0.0])).item() == INF
-    assert F.softmax(cr.zeros((2, 0))).shape == (2, 0) and F.logsumexp(cr.zeros((2, 0))).tolist() == [-INF, -INF]
+    assert F.softmax(cr.zeros((2, 0))).shape == (2, 0) and F.logsumexp(cr.zeros((2, 0))).tolist() == [
+        -INF,
+        -INF,
+    ]
 
 
 def test_a_masked_row_gives_its_gradient_to_the_others_only():
@@ -81,7 +92,9 @@ def test_softplus_and_bce_equal_exact_arithmetic(z):
         share = 1 / (1 + mpmath.exp(-mpmath.mpf(z)))
         plus, share = float(plus), float(share)
     value, slope = gradient(F.softplus, z)
-    assert value == pytest.approx(plus, rel=1e-14, abs=1e-300) and slope == pytest.approx(share, rel=1e-13, abs=1e-300)
+    assert value == pytest.approx(plus, rel=1e-14, abs=1e-300) and slope == pytest.approx(
+        share, rel=1e-13, abs=1e-300
+    )
     for y in (0.0, 0.3, 1.0):
         value, slope = gradient(lambda x, y=y: F.binary_cross_entropy_with_logits(x, y), z)
         assert value == pytest.approx(plus - z * y, rel=1e-12, abs=1e-12)
@@ -125,9 +138,13 @@ def compared(torch, ours, theirs, *arrays):
 
 
 LOGITS = {
-    "plain": random(4, 5), "extreme": random(4, 5, low=-1e4, high=1e4), "equal": np.ones((4, 5)),
-    "masked": np.where(random(4, 5, seed=1) > 1.5, -INF, random(4, 5)), "one class": random(3, 1), "narrow": random(4, 5) * 1e-9,
-}  # fmt: skip
+    "plain": random(4, 5),
+    "extreme": random(4, 5, low=-1e4, high=1e4),
+    "equal": np.ones((4, 5)),
+    "masked": np.where(random(4, 5, seed=1) > 1.5, -INF, random(4, 5)),
+    "one class": random(3, 1),
+    "narrow": random(4, 5) * 1e-9,
+}
 
 
 @pytest.mark.parametrize("name", LOGITS)
@@ -137,8 +154,12 @@ def test_softmax_family_equals_torch(torch, name):
         compared(torch, lambda x, d=dim: F.softmax(x, dim=d), lambda z, d=dim: torch.softmax(z, d), x)
         compared(torch, lambda x, d=dim: F.logsumexp(x, d), lambda z, d=dim: torch.logsumexp(z, d), x)
         if np.isfinite(x).all():
-            compared(torch, lambda x, d=dim: F.log_softmax(x, axis=d), lambda z, d=dim: torch.log_softmax(z, d), x)
-    compared(torch, lambda x: F.logsumexp(x, -1, keepdims=True), lambda z: torch.logsumexp(z, -1, keepdim=True), x)
+            compared(
+                torch, lambda x, d=dim: F.log_softmax(x, axis=d), lambda z, d=dim: torch.log_softmax(z, d), x
+            )
+    compared(
+        torch, lambda x: F.logsumexp(x, -1, keepdims=True), lambda z: torch.logsumexp(z, -1, keepdim=True), x
+    )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -148,9 +169,21 @@ def test_losses_equal_torch(torch, reduction):
         if name == "masked":
             continue
         labels = np.arange(len(logits)) % logits.shape[1]
-        compared(torch, lambda x, y: F.cross_entropy(x, y, reduction), lambda z, y: T.cross_entropy(z, y, reduction=reduction), logits, labels)
+        compared(
+            torch,
+            lambda x, y: F.cross_entropy(x, y, reduction),
+            lambda z, y: T.cross_entropy(z, y, reduction=reduction),
+            logits,
+            labels,
+        )
         shares = np.random.default_rng(2).dirichlet(np.ones(logits.shape[1]), len(logits))
-        compared(torch, lambda x, y: F.cross_entropy(x, y, reduction), lambda z, y: T.cross_entropy(z, y, reduction=reduction), logits, shares)
+        compared(
+            torch,
+            lambda x, y: F.cross_entropy(x, y, reduction),
+            lambda z, y: T.cross_entropy(z, y, reduction=reduction),
+            logits,
+            shares,
+        )
         yes = (random(*logits.shape, seed=3) > 0).astype(float)
         compared(
             torch,
@@ -159,7 +192,13 @@ def test_losses_equal_torch(torch, reduction):
             logits,
             yes,
         )
-        compared(torch, lambda x, y: F.mse_loss(x, y, reduction), lambda z, y: T.mse_loss(z, y, reduction=reduction), logits, yes)
+        compared(
+            torch,
+            lambda x, y: F.mse_loss(x, y, reduction),
+            lambda z, y: T.mse_loss(z, y, reduction=reduction),
+            logits,
+            yes,
+        )
     chances = random(3, 4, low=0.01, high=0.99)
     compared(
         torch,
@@ -170,12 +209,20 @@ def test_losses_equal_torch(torch, reduction):
     )
 
 
-def test_cross_entropy_of_images_and_single_items_equals_torch(torch):
-    T = torch.nn.functional
-    classes = np.random.default_rng(5).integers(0, 3, (2, 4, 5))
-    for reduction in ("mean", "sum", "none"):
-        compared(torch, lambda x, y: F.cross_entropy(x, y, reduction), lambda z, y: T.cross_entropy(z, y, reduction=reduction), random(2, 3, 4, 5), classes)
-    compared(torch, lambda x: F.cross_entropy(x, cr.asarray(2)), lambda z: T.cross_entropy(z, torch.tensor(2)), random(4))
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy_of_images_and_single_items_equals_torch(torch, reduction):
+    theirs = torch.nn.functional.cross_entropy
+    for logits, classes in (
+        (random(2, 3, 4, 5), np.random.default_rng(5).integers(0, 3, (2, 4, 5))),
+        (random(4), np.asarray(2)),
+    ):
+        compared(
+            torch,
+            lambda x, y: F.cross_entropy(x, y, reduction),
+            lambda z, y: theirs(z, y, reduction=reduction),
+            logits,
+            classes,
+        )
 
 
 def test_linear_and_softplus_equal_torch(torch):
@@ -202,19 +249,31 @@ def test_reductions_and_labels_by_hand():
 
 
 def test_absorb_and_second_derivatives():
-    assert F.absorb(0.0, math.nan).item() == 0.0 and F.absorb(-INF, 0.0).item() == 0.0 and math.isnan(F.absorb(1.0, math.nan).item())
+    assert (
+        F.absorb(0.0, math.nan).item() == 0.0
+        and F.absorb(-INF, 0.0).item() == 0.0
+        and math.isnan(F.absorb(1.0, math.nan).item())
+    )
     assert F.absorb(cr.ones((2, 1)), cr.ones(3)).shape == (2, 3)
     x = cr.tensor(random(3), dtype=cr.float64)
     share = np.exp(x.numpy()) / np.exp(x.numpy()).sum()
-    np.testing.assert_allclose(cr.hessian(F.logsumexp)(x).numpy(), np.diag(share) - np.outer(share, share), atol=1e-12)
+    np.testing.assert_allclose(
+        cr.hessian(F.logsumexp)(x).numpy(), np.diag(share) - np.outer(share, share), atol=1e-12
+    )
 
 
 def test_float32_stays_float32():
     x = cr.ones((2, 3))
     results = [
-        F.softmax(x), F.log_softmax(x), F.logsumexp(x), F.softplus(x), F.mse_loss(x, np.ones((2, 3))), F.cross_entropy(x, [0, 1]),
-        F.binary_cross_entropy(x * 0.5, np.ones((2, 3))), F.binary_cross_entropy_with_logits(x, [[0, 1, 0]] * 2),
-    ]  # fmt: skip
+        F.softmax(x),
+        F.log_softmax(x),
+        F.logsumexp(x),
+        F.softplus(x),
+        F.mse_loss(x, np.ones((2, 3))),
+        F.cross_entropy(x, [0, 1]),
+        F.binary_cross_entropy(x * 0.5, np.ones((2, 3))),
+        F.binary_cross_entropy_with_logits(x, [[0, 1, 0]] * 2),
+    ]
     assert {result.dtype for result in results} == {cr.float32}
 
 
@@ -232,21 +291,61 @@ def test_every_call_is_a_scope_of_its_own():
 
 
 MISTAKES = {
-    "linear": (lambda: F.linear(cr.ones((2, 3)), cr.ones((4, 5))), cr.ShapeError, [r"\(2, 3\)", r"\(4, 5\)", "5 features"]),
-    "linear dtype": (lambda: F.linear(cr.ones((2, 3), dtype=cr.float64), cr.ones((4, 3))), cr.DtypeError, ["float64", "float32", r"x.astype\('float32'\)"]),
-    "mse": (lambda: F.mse_loss(cr.ones((4, 1)), cr.ones(4)), cr.ShapeError, [r"\(4, 1\)", r"\(4,\)", "Reshape the target"]),
-    "bce shapes": (lambda: F.binary_cross_entropy(cr.ones((4, 1)), cr.ones(4)), cr.ShapeError, [r"\(4, 1\)", r"\(4,\)"]),
-    "bce range": (lambda: F.binary_cross_entropy(cr.tensor([1.5]), cr.ones(1)), cr.ArgumentError, ["from 0 to 1; got 1.5", "with_logits"]),
-    "labels above": (lambda: F.cross_entropy(cr.ones((2, 3)), [0, 3]), cr.BoundsError, ["classes from 0 to 2; got 0 to 3", "labels"]),
+    "linear": (
+        lambda: F.linear(cr.ones((2, 3)), cr.ones((4, 5))),
+        cr.ShapeError,
+        [r"\(2, 3\)", r"\(4, 5\)", "5 features"],
+    ),
+    "linear dtype": (
+        lambda: F.linear(cr.ones((2, 3), dtype=cr.float64), cr.ones((4, 3))),
+        cr.DtypeError,
+        ["float64", "float32", r"x.astype\('float32'\)"],
+    ),
+    "mse": (
+        lambda: F.mse_loss(cr.ones((4, 1)), cr.ones(4)),
+        cr.ShapeError,
+        [r"\(4, 1\)", r"\(4,\)", "Reshape the target"],
+    ),
+    "bce shapes": (
+        lambda: F.binary_cross_entropy(cr.ones((4, 1)), cr.ones(4)),
+        cr.ShapeError,
+        [r"\(4, 1\)", r"\(4,\)"],
+    ),
+    "bce range": (
+        lambda: F.binary_cross_entropy(cr.tensor([1.5]), cr.ones(1)),
+        cr.ArgumentError,
+        ["from 0 to 1; got 1.5", "with_logits"],
+    ),
+    "labels above": (
+        lambda: F.cross_entropy(cr.ones((2, 3)), [0, 3]),
+        cr.BoundsError,
+        ["classes from 0 to 2; got 0 to 3", "labels"],
+    ),
     "labels below": (lambda: F.cross_entropy(cr.ones((2, 3)), [-1, 0]), cr.BoundsError, ["got -1 to 0"]),
-    "labels as floats": (lambda: F.cross_entropy(cr.ones((2, 3)), cr.ones(2)), cr.DtypeError, [r"integers of shape \(2,\)", r"astype\(int64\)"]),
-    "labels of another shape": (lambda: F.cross_entropy(cr.ones((2, 3)), cr.asarray([[0], [1]])), cr.ShapeError, [r"shape \(2,\)", r"got \(2, 1\)"]),
+    "labels as floats": (
+        lambda: F.cross_entropy(cr.ones((2, 3)), cr.ones(2)),
+        cr.DtypeError,
+        [r"integers of shape \(2,\)", r"astype\(int64\)"],
+    ),
+    "labels of another shape": (
+        lambda: F.cross_entropy(cr.ones((2, 3)), cr.asarray([[0], [1]])),
+        cr.ShapeError,
+        [r"shape \(2,\)", r"got \(2, 1\)"],
+    ),
     "no classes": (lambda: F.cross_entropy(cr.tensor(1.0), 0), cr.ShapeError, ["axis of classes"]),
-    "reduction": (lambda: F.mse_loss([1.0], [1.0], "average"), cr.ArgumentError, ["'mean', 'sum' or 'none'; got 'average'"]),
+    "reduction": (
+        lambda: F.mse_loss([1.0], [1.0], "average"),
+        cr.ArgumentError,
+        ["'mean', 'sum' or 'none'; got 'average'"],
+    ),
     "axis and dim": (lambda: F.softmax(cr.ones((2, 2)), 0, dim=1), cr.ArgumentError, ["axis=0 and dim=1"]),
-    "axis": (lambda: F.softmax(cr.ones((2, 2)), 2), cr.ShapeError, ["softmax needs an axis from -2 to 1; got 2"]),
+    "axis": (
+        lambda: F.softmax(cr.ones((2, 2)), 2),
+        cr.ShapeError,
+        ["softmax needs an axis from -2 to 1; got 2"],
+    ),
     "no axis": (lambda: F.logsumexp(1.0), cr.ShapeError, ["a single number has none"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MISTAKES)

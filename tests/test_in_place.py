@@ -17,11 +17,40 @@ import chainrule as cr
 SHAPES = [(), (3,), (2, 3), (3, 2), (2, 2, 3)]
 KEYS = {
     (): [(), ...],
-    (3,): [0, -1, slice(1, None), slice(None, None, -1), [2, 0], [1, 1, 1], np.asarray([True, False, True]), ...],
-    (2, 3): [0, (slice(None), 1), (..., slice(None, None, 2)), ([0, 1], [2, 2]), ([0, 0], [1, 1]), (None, 1), np.eye(2, 3, dtype=bool)],
-    (3, 2): [(slice(None, None, -2), 0), [0, 2, 0], (1, slice(None)), (slice(None), [1, 0]), np.asarray([False, True, True])],
-    (2, 2, 3): [(0, ..., 1), (slice(None), [0, 0], slice(1, 3)), (1, 1), (slice(None), 0, [2, 1]), np.ones((2, 2), bool)],
-}  # fmt: skip
+    (3,): [
+        0,
+        -1,
+        slice(1, None),
+        slice(None, None, -1),
+        [2, 0],
+        [1, 1, 1],
+        np.asarray([True, False, True]),
+        ...,
+    ],
+    (2, 3): [
+        0,
+        (slice(None), 1),
+        (..., slice(None, None, 2)),
+        ([0, 1], [2, 2]),
+        ([0, 0], [1, 1]),
+        (None, 1),
+        np.eye(2, 3, dtype=bool),
+    ],
+    (3, 2): [
+        (slice(None, None, -2), 0),
+        [0, 2, 0],
+        (1, slice(None)),
+        (slice(None), [1, 0]),
+        np.asarray([False, True, True]),
+    ],
+    (2, 2, 3): [
+        (0, ..., 1),
+        (slice(None), [0, 0], slice(1, 3)),
+        (1, 1),
+        (slice(None), 0, [2, 1]),
+        np.ones((2, 2), bool),
+    ],
+}
 UPDATES = ["+=", "-=", "*=", "/="]
 
 
@@ -50,7 +79,13 @@ class Program:
             return kind, target, int(random.choice(fitting)), str(random.choice(UPDATES))
         if kind in ("set", "part update"):
             keys = KEYS[shape]
-            return kind, target, keys[random.integers(len(keys))], int(random.integers(self.count)), float(random.uniform(0.5, 2))
+            return (
+                kind,
+                target,
+                keys[random.integers(len(keys))],
+                int(random.integers(self.count)),
+                float(random.uniform(0.5, 2)),
+            )
         if kind == "copy":
             return kind, target, int(random.choice(same))
         if kind in ("alias", "function"):
@@ -150,7 +185,10 @@ class WithoutAssignments:
 def outcome(program, mode):
     leaves = [cr.tensor(leaf, requires_grad=True) for leaf in program.leaves]
     results = program.run(leaves, mode)
-    loss = sum(((cr.sin(result) * (k + 1)).sum() for k, result in enumerate(results)), start=cr.tensor(0.0, dtype=cr.float64))
+    loss = sum(
+        ((cr.sin(result) * (k + 1)).sum() for k, result in enumerate(results)),
+        start=cr.tensor(0.0, dtype=cr.float64),
+    )
     loss.backward()
     # A leaf that was written over altogether hears nothing.
     gradients = [np.zeros(leaf.shape) if leaf.grad is None else leaf.grad.numpy() for leaf in leaves]
@@ -164,7 +202,9 @@ def test_random_programs_equal_their_functional_form(block):
         values, gradients = outcome(program, WithAssignments)
         wanted, wanted_gradients = outcome(program, WithoutAssignments)
         for got, want in zip(values + gradients, wanted + wanted_gradients, strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11, err_msg=f"{seed}: {program.statements}")
+            np.testing.assert_allclose(
+                got, want, rtol=1e-11, atol=1e-11, err_msg=f"{seed}: {program.statements}"
+            )
 
 
 def test_the_programs_use_every_kind_of_statement():
@@ -201,7 +241,17 @@ def test_changes_of_what_numpy_gives_never_reach_the_tensor(requires_grad):
 
 def test_an_assignment_reaches_no_other_handle():
     x = cr.tensor([[1.0, 2.0], [3.0, 4.0]])
-    others = [x[0], x[:], x.T, x.reshape(4), x.detach(), x.clone(), +x, cr.asarray(x, copy=True), x.reshape(2, 2)]
+    others = [
+        x[0],
+        x[:],
+        x.T,
+        x.reshape(4),
+        x.detach(),
+        x.clone(),
+        +x,
+        cr.asarray(x, copy=True),
+        x.reshape(2, 2),
+    ]
     before = [other.tolist() for other in others]
     x += 10.0
     x[0, 0] = 99.0
@@ -287,7 +337,11 @@ def test_a_leaf_that_requires_grad_refuses_outside_no_grad(name):
     w = cr.tensor([1.0, 2.0], requires_grad=True)
     with pytest.raises(cr.GradientError, match="leaf that requires grad") as caught:
         ASSIGNMENTS[name](w)
-    assert name in str(caught.value) and "no_grad" in str(caught.value) and "test_in_place.py" in str(caught.value)
+    assert (
+        name in str(caught.value)
+        and "no_grad" in str(caught.value)
+        and "test_in_place.py" in str(caught.value)
+    )
     assert w.tolist() == [1.0, 2.0]
 
 
@@ -349,7 +403,9 @@ def test_deep_copies_are_leaves_of_their_own():
     w = cr.tensor([1.0], requires_grad=True)
     (w * 3.0).backward()
     twin = copy.deepcopy([w, w])
-    assert twin[0] is twin[1] and twin[0] is not w and twin[0].requires_grad and twin[0].grad.tolist() == [3.0]
+    assert (
+        twin[0] is twin[1] and twin[0] is not w and twin[0].requires_grad and twin[0].grad.tolist() == [3.0]
+    )
     with cr.no_grad():
         twin[0] += 1.0
     assert w.tolist() == [1.0] and not np.shares_memory(w.cell.array, copy.deepcopy(w).cell.array)

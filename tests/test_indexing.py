@@ -22,7 +22,11 @@ def arrays_and_keys(draw):
         forms.append(st.builds(tuple, mixed_keys(shape)))
     forms.append(npst.arrays(np.bool_, st.just(shape)))
     if shape and 0 not in shape:
-        forms.append(npst.integer_array_indices(shape, result_shape=npst.array_shapes(min_dims=0, max_dims=2, max_side=4)))
+        forms.append(
+            npst.integer_array_indices(
+                shape, result_shape=npst.array_shapes(min_dims=0, max_dims=2, max_side=4)
+            )
+        )
     return shape, draw(st.one_of(forms))
 
 
@@ -46,7 +50,9 @@ def mixed_keys(draw, shape):
         if len(parts) > 1 and parts[-1] is not Ellipsis:
             # Behind the Ellipsis the sizes are those of the last axes: only slices fit whatever they are.
             place = next(k for k, one in enumerate(parts) if one is Ellipsis)
-            parts[place + 1 :] = [one if isinstance(one, slice) or one is None else slice(None) for one in parts[place + 1 :]]
+            parts[place + 1 :] = [
+                one if isinstance(one, slice) or one is None else slice(None) for one in parts[place + 1 :]
+            ]
     return parts
 
 
@@ -139,7 +145,9 @@ def test_a_row_of_a_large_table_costs_only_the_row(monkeypatch):
 
 def test_lists_of_nothing_choose_nothing():
     x = cr.ones((3, 2))
-    assert x[[]].shape == (0, 2) and x[:, []].shape == (3, 0) and x[cr.zeros(0, dtype=cr.int64)].shape == (0, 2)
+    assert (
+        x[[]].shape == (0, 2) and x[:, []].shape == (3, 0) and x[cr.zeros(0, dtype=cr.int64)].shape == (0, 2)
+    )
 
 
 BAD_KEYS = [
@@ -178,7 +186,9 @@ def test_empty_axes_and_single_numbers_have_no_entries_to_name():
         cr.ones(0)[0]
     with pytest.raises(cr.BoundsError, match=r"shape \(\) takes at most 0 indices"):
         cr.tensor(1.0)[0]
-    assert cr.tensor(1.0)[()].item() == cr.tensor(1.0)[...].item() == 1.0 and cr.tensor(1.0)[None].shape == (1,)
+    assert cr.tensor(1.0)[()].item() == cr.tensor(1.0)[...].item() == 1.0 and cr.tensor(1.0)[None].shape == (
+        1,
+    )
 
 
 BAD_VALUES = [

@@ -195,7 +195,8 @@ def test_eight_threads_with_their_own_graphs():
 def test_threads_draw_different_random_numbers():
     generator, drawn = cr.Generator(1), []
     threads = [
-        threading.Thread(target=lambda: drawn.extend(generator.uniform(100).tolist() for _ in range(50))) for _ in range(4)
+        threading.Thread(target=lambda: drawn.extend(generator.uniform(100).tolist() for _ in range(50)))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()

@@ -54,10 +54,12 @@ def test_pieces_of_a_stream_do_not_overlap():
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
     draws = {
-        "rand": lambda g: cr.rand(3, 4, generator=g), "randn": lambda g: cr.randn(7, generator=g),
-        "randint": lambda g: cr.randint(-5, 5, (20,), generator=g), "randperm": lambda g: cr.randperm(20, generator=g),
+        "rand": lambda g: cr.rand(3, 4, generator=g),
+        "randn": lambda g: cr.randn(7, generator=g),
+        "randint": lambda g: cr.randint(-5, 5, (20,), generator=g),
+        "randperm": lambda g: cr.randperm(20, generator=g),
         "rand64": lambda g: cr.rand(5, dtype=cr.float64, generator=g),
-    }  # fmt: skip
+    }
     for draw in draws.values():
         first, again, other = (draw(cr.Generator(seed)).tolist() for seed in (7, 7, 8))
         assert first == again != other
@@ -147,7 +149,10 @@ def test_every_permutation_is_as_likely_as_every_other():
 def test_shapes_and_dtypes():
     assert cr.rand(2, 3).shape == cr.rand((2, 3)).shape == cr.randn([2, 3]).shape == (2, 3)
     assert cr.rand().shape == () and cr.rand(0).shape == (0,) and cr.randint(0, 2, ()).shape == ()
-    assert cr.rand(2).dtype == cr.randn(2).dtype == cr.float32 and cr.randn(2, dtype=cr.float64).dtype == cr.float64
+    assert (
+        cr.rand(2).dtype == cr.randn(2).dtype == cr.float32
+        and cr.randn(2, dtype=cr.float64).dtype == cr.float64
+    )
     assert not cr.rand(2).requires_grad
 
 

@@ -68,7 +68,9 @@ def test_08_a_choice_whose_other_side_is_not_finite():
 
 
 def test_09_functions_become_gradient_functions():
-    value, slopes = cr.value_and_grad(lambda p: (p["w"] ** 2).sum() + p["b"])({"w": cr.tensor([1.0, 2.0]), "b": cr.tensor(5.0)})
+    value, slopes = cr.value_and_grad(lambda p: (p["w"] ** 2).sum() + p["b"])(
+        {"w": cr.tensor([1.0, 2.0]), "b": cr.tensor(5.0)}
+    )
     assert value.item() == 10.0 and slopes["w"].tolist() == [2.0, 4.0] and slopes["b"].item() == 1.0
 
 
@@ -93,15 +95,20 @@ def test_12_a_network_learns_exclusive_or():
     cr.manual_seed(1)
     x = cr.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     y = cr.tensor([[0.0], [1.0], [1.0], [0.0]])
-    weights = [cr.randn(2, 8).requires_grad_(), cr.zeros(8).requires_grad_(), cr.randn(8, 1).requires_grad_(), cr.zeros(1).requires_grad_()]
+    weights = [
+        cr.randn(2, 8).requires_grad_(),
+        cr.zeros(8).requires_grad_(),
+        cr.randn(8, 1).requires_grad_(),
+        cr.zeros(1).requires_grad_(),
+    ]
     for _ in range(400):
         hidden = cr.tanh(x @ weights[0] + weights[1])
         loss = cr.functional.binary_cross_entropy_with_logits(hidden @ weights[2] + weights[3], y)
         loss.backward()
         with cr.no_grad():
-            for weight in weights:
-                weight -= 0.5 * weight.grad
-                weight.grad = None
+            for k in range(4):
+                weights[k] -= 0.5 * weights[k].grad
+                weights[k].grad = None
     assert loss.item() < 0.05
     chance = cr.sigmoid(cr.tanh(x @ weights[0] + weights[1]) @ weights[2] + weights[3])
     assert (chance > 0.5).tolist() == (y > 0.5).tolist()

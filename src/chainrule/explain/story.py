@@ -7,6 +7,7 @@ Knows graphs, derivatives and names; knows nothing of text, JSON or pages, which
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -197,7 +198,7 @@ def build(
     gradients([root], [_seed(root, gradient)], contributions=contributions, visit=found.__setitem__)
     builder = _Builder(order, root, found, contributions, names, variables, sources)
     steps = builder.steps(units(order, root, fold, depth))
-    return Story(steps, gradient is None and np.prod(root.shape) != 1, language)
+    return Story(steps, gradient is None and math.prod(root.shape) != 1, language)
 
 
 def _seed(root: Node, gradient: Any) -> Array:
