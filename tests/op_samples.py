@@ -302,6 +302,7 @@ SAMPLES: dict[str, Samples] = {
     # activations
     "relu": elementwise("relu", _integer_safe(lambda x: x * (x > 0)), REAL, integers=ANY),
     "sigmoid": elementwise("sigmoid", lambda x: 1 / (1 + np.exp(-x)), REAL),
+    "sigmoid_complement": elementwise("sigmoid_complement", lambda x: 1 / (1 + np.exp(x)), REAL),
     "tanh": elementwise("tanh", lambda x: np.sinh(x) / np.cosh(x), REAL, scale=16),
     "erf": elementwise("erf", lambda x: np.vectorize(math.erf, otypes=[x.dtype])(x), REAL),
     # trigonometry

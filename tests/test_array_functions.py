@@ -452,8 +452,10 @@ def test_questions_about_dtypes():
     assert set(told.dtypes()) == {"bool", *NUMBERS} and set(told.dtypes(kind="real floating")) == set(FLOATS)
     assert told.devices() == ["cpu"] and told.default_device() == "cpu"
     assert told.capabilities()["boolean indexing"] is True
-    with pytest.raises(cr.DtypeError, match="must be one of"):
-        cr.zeros(1, dtype="float16")
+    for bad in ("float16", "nonsense", [1], np.dtype("datetime64[s]"), np.dtype([("a", "i4")]), 3):
+        with pytest.raises(cr.DtypeError, match="must be one of"):
+            cr.zeros(1, dtype=bad)
+    assert cr.zeros(1, dtype=">f8").dtype == cr.zeros(1, dtype=np.double).dtype == cr.float64
 
 
 # --------------------------------------------------------------------------------------------- creation

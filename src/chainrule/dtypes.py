@@ -39,11 +39,11 @@ def as_dtype(dtype: DTypeLike) -> Dtype:
     >>> as_dtype("float64")
     dtype('float64')
     """
-    if dtype in _PYTHON:
+    if isinstance(dtype, type) and dtype in _PYTHON:
         return _PYTHON[dtype]
     try:
-        result = np.dtype(dtype).newbyteorder("=")
-    except TypeError:
+        result = None if dtype is None else np.dtype(dtype).newbyteorder("=")
+    except (TypeError, ValueError):
         result = None
     if result not in ALL:
         known = ", ".join(sorted(_NAMES))

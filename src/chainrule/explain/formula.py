@@ -106,6 +106,8 @@ def write(
         return Formula(short.text, type, short.strength, short.number)
     if name in _INFIX and len(operands) == 2:
         return _infix(name, operands[0], operands[1], type)
+    if name == "sigmoid_complement":
+        return write(ops.subtract, [number(1, operands[0].dtype), _sigmoid(operands, attributes, mode)], {}, mode)
     if name == "negative":
         return Formula("−" + _inside(operands[0], _SIGN), type, _SIGN)
     if name in ("square", "pow"):
@@ -117,6 +119,10 @@ def write(
     if name == "permute_dims" and _swaps_last(attributes["axes"]):
         return Formula(_inside(operands[0], _ATOM) + "ᵀ", type)
     return Formula(_call(operation, operands, attributes), type)
+
+
+def _sigmoid(operands: Sequence[Formula], attributes: Attributes, mode: str) -> Formula:
+    return write(ops.sigmoid, operands, attributes, mode)
 
 
 def _result_type(operation: Operation, operands: Sequence[Formula], attributes: Attributes) -> Type:
@@ -199,7 +205,9 @@ def slope(
         rule = operation.derivatives[index]
         if rule is None or isinstance(rule, int):
             return str(rule or 0).replace("-", "−")
-        return str(rule(out, *operands, **attributes))
+        # A rule that computes the result once more means the result, which has a name.
+        again = write(operation, operands, attributes).text
+        return str(rule(out, *operands, **attributes)).replace(again, out.text)
     if isinstance(operation, ops.Selection):
         return str(operation.weights(out, operands[0], **attributes))
     if isinstance(operation, ops.Linear):

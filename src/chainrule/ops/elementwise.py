@@ -199,7 +199,8 @@ def relu(xp: Any, x: Any) -> Any:
 
 
 @elementwise(
-    derivatives=(lambda out, x: out * (1 - out),),
+    # out·(1 − out), where 1 − out keeps its digits when out is next to 1.
+    derivatives=(lambda out, x: out * sigmoid_complement(x),),
     lower=Scalar(lambda b, x: b.sigmoid(x)),
     cost="costly",
     may_warn=True,
@@ -207,6 +208,17 @@ def relu(xp: Any, x: Any) -> Any:
 def sigmoid(xp: Any, x: Any) -> Any:
     """1 / (1 + e⁻ˣ).  Why: steepest (1/4) at one half and flat at both ends: output times one minus output."""
     return xp.sigmoid(x)
+
+
+@elementwise(
+    derivatives=(lambda out, x: -(out * sigmoid(x)),),
+    lower=Scalar(lambda b, x: b.sigmoid(b.negative(x))),
+    cost="costly",
+    may_warn=True,
+)
+def sigmoid_complement(xp: Any, x: Any) -> Any:
+    """1 − sigmoid(x), with all its digits.  Why: what the sigmoid gains, what is missing to 1 loses."""
+    return xp.sigmoid(-x)
 
 
 @elementwise(derivatives=(lambda out, x: 1 - out * out,), lower=Scalar(lambda b, x: b.tanh(x)), cost="costly")

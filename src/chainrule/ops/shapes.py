@@ -39,7 +39,9 @@ def check_axis(name: str, axis: Any, x: Shaped) -> int:
     ndim = len(x.shape)
     if not -ndim <= number < ndim:
         if not ndim:
-            raise ShapeError(f"{name} needs an axis, and a single number has none; got axis {axis} for shape ()")
+            raise ShapeError(
+                f"{name} needs an axis, and a single number has none; got axis {axis} for shape ()"
+            )
         raise ShapeError(f"{name} needs an axis from {-ndim} to {ndim - 1}; got {axis} for shape {x.shape}")
     return number % ndim
 

@@ -190,7 +190,9 @@ class Tensor(Operators):
     def __int__(self) -> int:
         value = self.item()
         if not math.isfinite(value):
-            raise ArgumentError(f"no whole number stands for {value}; got it from int(tensor). Use isfinite first")
+            raise ArgumentError(
+                f"no whole number stands for {value}; got it from int(tensor). Use isfinite first"
+            )
         return int(value)
 
     def __bool__(self) -> bool:
@@ -292,7 +294,9 @@ class Tensor(Operators):
         try:
             node = dispatch.broadcast(given.node, self.shape)
         except ShapeError:
-            raise ShapeError(f"copy_ needs values that fit {self.shape}; got {given.shape}. Reshape them") from None
+            raise ShapeError(
+                f"copy_ needs values that fit {self.shape}; got {given.shape}. Reshape them"
+            ) from None
         # An array of its own: a cell shares with nobody, and the source keeps its handle.
         own = node if node.value is None else ops.positive.record((node,), {}, np.array(node.value))
         return self._assign("copy_", wrap(own))

@@ -183,9 +183,13 @@ def arange(
     first, last = (_number("arange", "bound", one) for one in given)
     step = _number("arange", "step", step)
     if step == 0 or not all(math.isfinite(one) for one in (first, last, step)):
-        raise ArgumentError(f"arange needs finite numbers and a step other than 0; got {first}, {last}, {step}")
+        raise ArgumentError(
+            f"arange needs finite numbers and a step other than 0; got {first}, {last}, {step}"
+        )
     if dtype is None:
-        dtype = DEFAULT_FLOAT if any(isinstance(one, float) for one in (first, last, step)) else DEFAULT_INTEGER
+        dtype = (
+            DEFAULT_FLOAT if any(isinstance(one, float) for one in (first, last, step)) else DEFAULT_INTEGER
+        )
     size = max(math.ceil((last - first) / step), 0)
     return _made("arange", lambda shape, kind: _steps(first, last, step, kind), size, as_dtype(dtype), None)
 

@@ -43,9 +43,13 @@ def to_array(data: Any, dtype: Dtype | None = None) -> NDArray[Any]:
     of_python = isinstance(data, bool | int | float | list | tuple) and not isinstance(data, np.generic)
     array = _python_array(data, dtype) if of_python else _foreign_array(data)
     if array.dtype.kind == "c":
-        raise DtypeError(f"complex numbers are not offered; got {_shorten(data)}. Keep two real arrays instead")
+        raise DtypeError(
+            f"complex numbers are not offered; got {_shorten(data)}. Keep two real arrays instead"
+        )
     if array.dtype.kind not in "biuf":
-        raise DtypeError(f"an array needs numbers; got {_shorten(data)} ({array.dtype}). Encode it as numbers first")
+        raise DtypeError(
+            f"an array needs numbers; got {_shorten(data)} ({array.dtype}). Encode it as numbers first"
+        )
     if dtype is None and of_python and array.dtype.kind == "f":
         dtype = _float_of(data)
     target = as_dtype(array.dtype if dtype is None else dtype)

@@ -118,7 +118,9 @@ def _plain(key: Any) -> Any:
         return _plain_slice(key)
     if isinstance(key, Tensor):
         if key.dtype.kind == "f":
-            raise DtypeError(f"an index must be whole numbers or bools; got {key.dtype.name}. Use astype(int64)")
+            raise DtypeError(
+                f"an index must be whole numbers or bools; got {key.dtype.name}. Use astype(int64)"
+            )
         return key if key.node.value is None else _scalar_or_array(key._array())
     if isinstance(key, bool | int | np.generic | np.ndarray | list | tuple):
         array = np.asarray(dispatch.to_array(key)) if np.size(key) else np.asarray(key)

@@ -96,7 +96,9 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     if isinstance(x, Tensor):
         return x.clone()
     if not hasattr(x, "__dlpack__"):
-        raise ArgumentError(f"from_dlpack needs an array with __dlpack__; got {type(x).__name__}. Use asarray")
+        raise ArgumentError(
+            f"from_dlpack needs an array with __dlpack__; got {type(x).__name__}. Use asarray"
+        )
     return Tensor(np.from_dlpack(x))
 
 

@@ -252,7 +252,9 @@ def roll(x: Any, /, shift: int | tuple[int, ...], *, axis: Axes | None = None) -
     source = as_tensor(x)
     if axis is None:
         return reshaped(roll(reshaped(source, (source.size,)), shift, axis=0), source.shape)
-    axes = tuple([check_axis("roll", one, source) for one in (axis if isinstance(axis, Iterable) else (axis,))])
+    axes = tuple(
+        [check_axis("roll", one, source) for one in (axis if isinstance(axis, Iterable) else (axis,))]
+    )
     shifts = tuple(shift) if isinstance(shift, Iterable) else (shift,) * len(axes)
     if len(shifts) != len(axes):
         raise ArgumentError(f"roll needs one shift for each axis; got {shift} and {axis}")

@@ -38,7 +38,9 @@ def matmul(x: Any, y: Any, /) -> Tensor:
     a, b = dispatch.astype(left.node, dtype), dispatch.astype(right.node, dtype)
     row, column = left.ndim == 1, right.ndim == 1
     if (row or column) and left.shape[-1] != right.shape[0 if column else -2]:
-        fix = "Did you mean y @ x?" if right.shape[-1] == left.shape[0] else "Reshape or transpose one of them"
+        fix = (
+            "Did you mean y @ x?" if right.shape[-1] == left.shape[0] else "Reshape or transpose one of them"
+        )
         raise ShapeError(
             f"matmul needs x.shape[-1] == y.shape[{0 if column else -2}]; got {left.shape} and {right.shape}. {fix}"
         )

@@ -127,7 +127,9 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
         raise ArgumentError(f"searchsorted needs side 'left' or 'right'; got {side!r}")
     ordered, values = as_tensor(x1), as_tensor(x2)
     if ordered.ndim != 1:
-        raise ShapeError(f"searchsorted looks into a vector; got shape {ordered.shape}. Take one row at a time")
+        raise ShapeError(
+            f"searchsorted looks into a vector; got shape {ordered.shape}. Take one row at a time"
+        )
     promote(ordered.dtype, values.dtype)
     order = None if sorter is None else as_indices("searchsorted", sorter)._array().astype(np.int64)
     if order is not None and order.shape != ordered.shape:
