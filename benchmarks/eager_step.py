@@ -125,7 +125,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
     steps: dict[str, Step] = {"chainrule eager": ours(), "NumPy by hand": numpy_step()}
-    versions = [f"chainrule {cr.__version__}", f"numpy {np.__version__}", f"python {platform.python_version()}"]
+    versions = [
+        f"chainrule {cr.__version__}",
+        f"numpy {np.__version__}",
+        f"python {platform.python_version()}",
+    ]
     try:
         import torch
 

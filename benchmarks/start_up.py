@@ -1,6 +1,6 @@
 """Import time against NumPy's, and what an installation weighs.
 
-    python benchmarks/start_up.py [--rounds 9]
+python benchmarks/start_up.py [--rounds 9]
 """
 
 from __future__ import annotations

@@ -9,18 +9,8 @@ import pytest
 
 import chainrule as cr
 from chainrule import autodiff, ops
-from chainrule.graph import (
-    CONSTANT,
-    INPUT,
-    OPERATIONS,
-    Graph,
-    Node,
-    Type,
-    evaluate,
-    print_graph,
-    state,
-    verify,
-)
+from chainrule.graph import Graph, Node, evaluate, print_graph, state, verify
+from chainrule.operations import CONSTANT, INPUT, OPERATIONS, Type
 from chainrule.tensor import wrap
 from op_samples import CONVENTIONS, SAMPLES, Case, Samples, random_for
 

@@ -53,7 +53,8 @@ def imports_of(path: Path) -> list[tuple[ast.AST, str]]:
             base = package[: len(package) - statement.level + 1] if statement.level else []
             name = ".".join([*base, *([statement.module] if statement.module else [])])
             found += [
-                (statement, f"{name}.{alias.name}" if name == "chainrule" else name) for alias in statement.names
+                (statement, f"{name}.{alias.name}" if name == "chainrule" else name)
+                for alias in statement.names
             ]
     return found
 
@@ -119,7 +120,9 @@ def test_importing_the_package_stays_light() -> None:
         "import sys, chainrule; heavy = {'llvmlite', 'rich', 'pandas', 'sklearn', 'torch', 'jax', 'safetensors'}; "
         "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 
@@ -131,7 +134,9 @@ def test_the_project_speaks_of_itself_alone() -> None:
     )  # fmt: skip
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
-    words = re.compile("(^|[^a-z.])/" + "(work|farm|root|home)/|" + "assist" + "ant|\\b(TO" + "DO|FIX" + "ME|XX" + "X)\\b")
+    words = re.compile(
+        "(^|[^a-z.])/" + "(work|farm|root|home)/|" + "assist" + "ant|\\b(TO" + "DO|FIX" + "ME|XX" + "X)\\b"
+    )
     for name in listed.stdout.split("\n"):
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".sh", ".js", ".css", ".txt") and path.is_file():

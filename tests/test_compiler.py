@@ -23,7 +23,8 @@ from chainrule.compiler.plan import verify as verify_plan
 from chainrule.compiler.simplify import simplify
 from chainrule.config import config
 from chainrule.errors import CompileError, GraphError
-from chainrule.graph import CONSTANT, INPUT, Graph, Names, Node, Type, evaluate, state
+from chainrule.graph import Graph, Names, Node, evaluate, state
+from chainrule.operations import CONSTANT, INPUT, Type
 from chainrule.ops.lowering import HOST, Scalar
 from chainrule.runtime import Compiled, compile
 from chainrule.tensor import wrap

@@ -63,7 +63,13 @@ def masked(text: str, varies: bool) -> str:
 def run_command(command: str, folder: Path) -> str:
     words = shlex.split(command)
     assert words[0] == "chainrule", f"documents run chainrule only, not {words[0]}"
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "110", "LANG": "C.UTF-8", "TERM": "dumb"}
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "utf-8",
+        "COLUMNS": "110",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "chainrule.cli", *words[1:]],
         cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", check=False,
@@ -76,7 +82,10 @@ def console(block: Block, folder: Path) -> str:
     written = []
     for line in block.text.splitlines():
         if line.startswith("$ "):
-            written += [line, *(out.rstrip() for out in run_command(line[2:], folder).strip("\n").splitlines())]
+            written += [
+                line,
+                *(out.rstrip() for out in run_command(line[2:], folder).strip("\n").splitlines()),
+            ]
     return "\n".join(written) + "\n"
 
 

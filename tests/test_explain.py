@@ -13,8 +13,9 @@ from chainrule.errors import ArgumentError, GradientError, ShapeError, TraceErro
 from chainrule.explain import explain
 from chainrule.explain.formula import Formula, slope
 from chainrule.explain.text import pad, width
-from chainrule.graph import INPUT, Node, Type
+from chainrule.graph import Node
 from chainrule.language import catalogue, preferred_language
+from chainrule.operations import INPUT, Type
 from chainrule.tensor.core import wrap
 
 TABLE = """\

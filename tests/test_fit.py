@@ -385,7 +385,7 @@ def test_every_changed_byte_of_a_file_is_noticed(tmp_path):
 def test_files_that_cannot_be(tmp_path):
     with pytest.raises(RunError, match="No such file"):
         load(tmp_path / "missing")
-    with pytest.raises(RunError, match="a place to write a file to is needed; got .*not a regular file"):
+    with pytest.raises(RunError, match=r"a place to write a file to is needed; got .*not a regular file"):
         save(tmp_path, {"a": cr.ones(1)})
     with pytest.raises(RunError, match="a place to write a file to is needed"):
         save(tmp_path / "no" / "folder", {"a": cr.ones(1)})

@@ -6,7 +6,8 @@ import pytest
 import chainrule as cr
 from chainrule import nn, optim
 from chainrule.errors import ArgumentError, ShapeError
-from chainrule.graph import READ, Graph, Node, evaluate, state, structure_version, verify
+from chainrule.graph import Graph, Node, evaluate, state, structure_version, verify
+from chainrule.operations import READ
 from chainrule.ops import NUMPY
 from chainrule.runtime import compile
 

@@ -14,20 +14,8 @@ import numpy as np
 
 from . import ops
 from .errors import BoundsError, ChainruleError, GradientError
-from .graph import (
-    INPUT,
-    Attributes,
-    Cell,
-    Graph,
-    Node,
-    Operation,
-    Trace,
-    Type,
-    constant,
-    evaluate,
-    state,
-    topological,
-)
+from .graph import Cell, Graph, Node, Trace, constant, evaluate, state, topological
+from .operations import INPUT, Attributes, Operation, Type
 from .ops.lowering import Exact
 
 Value = Any
@@ -206,10 +194,15 @@ def _pull_elementwise(
     operation: ops.Elementwise, node: Node, index: int, g: Value, mode: type[Mode]
 ) -> Value | None:
     slope = local_derivative(operation, node, index, mode)
-    return None if slope is None else _times(g, slope)
+    if slope is None:
+        return None
+    # A slope of 0 everywhere is an answer (`.grad` is 0, as in PyTorch); None means that nothing was asked.
+    return mode.zeros(node.inputs[index].type) if isinstance(slope, int) and slope == 0 else _times(g, slope)
 
 
-def _pull_bilinear(operation: ops.Bilinear, node: Node, index: int, g: Value, mode: type[Mode]) -> Value | None:
+def _pull_bilinear(
+    operation: ops.Bilinear, node: Node, index: int, g: Value, mode: type[Mode]
+) -> Value | None:
     rule = operation.transpose(index)
     a, b = node.inputs
     return None if rule is None else rule(g, mode.read(a), mode.read(b), **node.attributes)
@@ -241,7 +234,7 @@ def local_derivative(operation: ops.Elementwise, node: Node, index: int, mode: t
     """∂result/∂operand, element by element; a plain number where the rule is one; None for no slope."""
     rule = operation.derivatives[index]
     if rule is None or isinstance(rule, int):
-        return rule or None
+        return rule
     operands = [mode.read(operand) for operand in node.inputs]
     return rule(mode.read(node), *operands, **node.attributes)
 
@@ -299,7 +292,7 @@ def _push(node: Node, tangents: list[Value | None], mode: type[Mode]) -> Value |
         for index, tangent in enumerate(tangents):
             if tangent is not None:
                 slope = local_derivative(operation, node, index, mode)
-                if slope is not None:
+                if slope is not None and not (isinstance(slope, int) and slope == 0):
                     terms.append(_times(tangent, slope))
         return _total(terms)
     if isinstance(operation, ops.Bilinear):

@@ -18,17 +18,8 @@ import numpy as np
 
 from .dtypes import Dtype
 from .errors import BoundsError, ChainruleError, GraphError, Origin, find_origin
-from .operations import CONSTANT as CONSTANT
-from .operations import INPUT as INPUT
-from .operations import NO_ATTRIBUTES as NO_ATTRIBUTES
-from .operations import OPERATIONS as OPERATIONS
-from .operations import READ as READ
-from .operations import Arithmetic as Arithmetic
-from .operations import Array as Array
-from .operations import Attributes as Attributes
-from .operations import Operation as Operation
-from .operations import Source as Source
-from .operations import Type as Type
+from .operations import CONSTANT, NO_ATTRIBUTES, READ, Arithmetic, Array, Attributes, Operation, Type
+
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Scope:
@@ -77,7 +68,11 @@ class Trace(Protocol):
         """A cell was made while the trace runs."""
 
     def check(
-        self, condition: Node, message: str, error: type[ChainruleError] = BoundsError, subject: Node | None = None
+        self,
+        condition: Node,
+        message: str,
+        error: type[ChainruleError] = BoundsError,
+        subject: Node | None = None,
     ) -> None:
         """`condition` must hold wherever it is computed, or `error` with `message` is raised and nothing written."""
 

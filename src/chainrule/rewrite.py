@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from .graph import NO_ATTRIBUTES, Attributes, Graph, Node, Operation, Type
+from .graph import Graph, Node
+from .operations import NO_ATTRIBUTES, Attributes, Operation, Type
 
 Rule = Callable[[Node], Node]
 """From a node with its final operands to the node that stands for it: itself, or another."""

@@ -22,7 +22,8 @@ from .compiler import Compilation, Native, available, compile_graph
 from .config import config
 from .dtypes import as_dtype
 from .errors import ArgumentError
-from .graph import CONSTANT, Array, Graph, Node, evaluate, state, structure_version
+from .graph import Graph, Node, evaluate, state, structure_version
+from .operations import CONSTANT, Array
 from .pytree import unflatten
 from .tensor import Tensor, wrap
 from .trace import Arguments, Result, Traced, arguments_of, describe_range, labels, trace

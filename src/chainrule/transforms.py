@@ -16,7 +16,8 @@ import numpy as np
 
 from . import autodiff, ops
 from .errors import ArgumentError, CotangentError, DtypeError, GradientError, ShapeError
-from .graph import CONSTANT, Node, constant, scope, state, topological
+from .graph import Node, constant, scope, state, topological
+from .operations import CONSTANT
 from .pytree import Structure, flatten, unflatten
 from .tensor import Tensor, as_tensor, wrap
 from .tensor import manipulation as shape_functions
@@ -462,7 +463,9 @@ def custom_gradient(function: Callable[..., tuple[Any, Callable[..., Any]]]) -> 
 def _refuse_captured(results: list[Tensor], arguments: list[Node]) -> None:
     """The rule answers for the arguments only: anything else that requires grad would be cut silently."""
     own = set(arguments)
-    inner = topological([one.node for one in results], follow=lambda node: node.requires_grad and node not in own)
+    inner = topological(
+        [one.node for one in results], follow=lambda node: node.requires_grad and node not in own
+    )
     for node in inner:
         if node.requires_grad and not node.inputs and node not in own:
             name = node.cell.name if node.cell is not None and node.cell.name else "a tensor"

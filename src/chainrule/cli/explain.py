@@ -30,8 +30,8 @@ from ..explain.numerical import (
 from ..explain.story import Step, Story, build
 from ..explain.text import tell
 from ..functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, mse_loss
-from ..graph import Array
 from ..language import LANGUAGES, sentence
+from ..operations import Array
 from ..tensor import Tensor
 from . import readable
 

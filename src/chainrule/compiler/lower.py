@@ -13,7 +13,8 @@ from math import prod
 import numpy as np
 
 from ..errors import GraphError
-from ..graph import Names, Node, Type, print_graph
+from ..graph import Names, Node, print_graph
+from ..operations import Type
 from ..ops import lowering as forms
 from ..ops.lowering import Contraction as ContractionForm
 from ..ops.lowering import Gather, Reduce, Running, Scalar, Scatter, View

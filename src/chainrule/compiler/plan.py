@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import GraphError
-from ..graph import CONSTANT, Names, Node, Type, print_graph
+from ..graph import Names, Node, print_graph
+from ..operations import CONSTANT, Type
 from ..ops.lowering import Contraction, View
 from .fuse import Fusion, elements, lowering_of
 from .simplify import uniform

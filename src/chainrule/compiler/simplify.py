@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..graph import CONSTANT, OPERATIONS, Check, Graph, Node, topological
+from ..graph import Check, Graph, Node, topological
+from ..operations import CONSTANT, OPERATIONS
 from ..ops.lowering import View
 from ..rewrite import remake, rewrite, source_like
 

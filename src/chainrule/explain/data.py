@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..files import replace_file
-from ..graph import Array
+from ..operations import Array
 from .numbers import extremes
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..graph import Array
 from ..language import sentence
+from ..operations import Array
 from .layout import Box, Drawing, Link, draw
 from .numbers import digits, show
 from .text import partial, width

@@ -20,7 +20,8 @@ import numpy as np
 from .. import functional
 from ..dtypes import float64
 from ..errors import ChainruleError, ExpressionError
-from ..graph import Array, Node
+from ..graph import Node
+from ..operations import Array
 from ..tensor import Tensor, products, statistical
 from ..tensor import elementwise as elementwise_functions
 

@@ -15,7 +15,7 @@ import numpy as np
 from .. import ops
 from ..dtypes import Dtype, float64
 from ..errors import ChainruleError
-from ..graph import Arithmetic, Attributes, Operation, Type
+from ..operations import Arithmetic, Attributes, Operation, Type
 
 # How tightly a formula holds together; a weaker one inside a stronger one is put in brackets.
 _COMPARISON, _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = range(6)
@@ -107,7 +107,9 @@ def write(
     if name in _INFIX and len(operands) == 2:
         return _infix(name, operands[0], operands[1], type)
     if name == "sigmoid_complement":
-        return write(ops.subtract, [number(1, operands[0].dtype), _sigmoid(operands, attributes, mode)], {}, mode)
+        return write(
+            ops.subtract, [number(1, operands[0].dtype), _sigmoid(operands, attributes, mode)], {}, mode
+        )
     if name == "negative":
         return Formula("−" + _inside(operands[0], _SIGN), type, _SIGN)
     if name in ("square", "pow"):

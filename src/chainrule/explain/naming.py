@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import PACKAGE_FOLDER, ArgumentError
-from ..graph import CONSTANT, Node
+from ..graph import Node
+from ..operations import CONSTANT
 from ..tensor import Tensor
 
 # Entries of one container that are looked at; a list of a million tensors holds no variables.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Array
+from ..operations import Array
 
 DIGITS = 6
 """Significant digits of the text and the page."""

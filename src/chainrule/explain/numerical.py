@@ -15,7 +15,8 @@ import numpy as np
 
 from ..autodiff import gradients
 from ..errors import ArgumentError
-from ..graph import Array, Node
+from ..graph import Node
+from ..operations import Array
 from ..ops.namespace import absorb
 
 Function = Callable[[Mapping[str, Array]], float]

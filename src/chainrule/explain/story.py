@@ -17,8 +17,9 @@ import numpy as np
 from .. import ops
 from ..autodiff import Arrays, Contribution, gradients, local_derivative
 from ..errors import ArgumentError, GradientError, Origin, ShapeError, TraceError
-from ..graph import Array, Node, Scope, Type, topological
+from ..graph import Node, Scope, topological
 from ..language import LANGUAGES, preferred_language
+from ..operations import Array, Type
 from ..ops.lowering import Scalar
 from ..tensor import Tensor
 from .data import as_data, as_json, save

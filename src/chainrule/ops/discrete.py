@@ -6,7 +6,7 @@ from typing import Any
 
 from ..dtypes import int64, uint32
 from ..errors import ArgumentError
-from ..graph import Type
+from ..operations import Type
 from .kinds import discrete, elementwise
 from .lowering import Gather, Position, Scalar
 from .shapes import check_axis
@@ -148,13 +148,13 @@ def _position_type(x: Type, *, axis: int) -> Type:
 
 @discrete(type=_position_type, lower=Position(lambda b, x, best: b.less(best, x)))
 def argmax(xp: Any, x: Any, *, axis: int) -> Any:
-    """Position of the first largest element along `axis` (a NaN counts as largest).  Why: a position jumps, it has no slope."""
+    """Position of the first largest element along `axis`; NaN counts.  Why: a position jumps; it has no slope."""
     return xp.argmax(x, axis=axis)
 
 
 @discrete(type=_position_type, lower=Position(lambda b, x, best: b.less(x, best)))
 def argmin(xp: Any, x: Any, *, axis: int) -> Any:
-    """Position of the first smallest element along `axis` (a NaN counts as smallest).  Why: a position jumps, it has no slope."""
+    """Position of the first smallest element along `axis`; NaN counts.  Why: a position jumps; it has no slope."""
     return xp.argmin(x, axis=axis)
 
 
@@ -165,7 +165,7 @@ def _order_type(x: Type, *, axis: int, descending: bool) -> Type:
 
 @discrete(type=_order_type)
 def argsort(xp: Any, x: Any, *, axis: int, descending: bool) -> Any:
-    """Positions that sort `x` along `axis`; equal elements keep their order.  Why: positions jump, they have no slope."""
+    """Positions that sort `x` along `axis`; equal ones keep their order.  Why: positions jump; they have no slope."""
     if not descending:
         return xp.argsort(x, axis=axis, stable=True)
     backwards = xp.flip(xp.argsort(xp.flip(x, axis=axis), axis=axis, stable=True), axis=axis)

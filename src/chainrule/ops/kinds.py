@@ -15,9 +15,8 @@ import numpy as np
 
 from ..dtypes import bool_
 from ..errors import BoundsError, ChainruleError, DtypeError, GraphError, ShapeError, TraceError
-from ..graph import (
-    CONSTANT, NO_ATTRIBUTES, OPERATIONS, Attributes, Node, Operation, Type, constant, operand_types, state,
-)  # fmt: skip
+from ..graph import Node, constant, operand_types, state
+from ..operations import CONSTANT, NO_ATTRIBUTES, OPERATIONS, Attributes, Operation, Type
 from .lowering import HOST, NOTHING_EXACT, Exact, Lowering, Scalar
 from .namespace import NUMPY
 from .shapes import broadcast_shapes
@@ -72,6 +71,7 @@ class Op(Operation):
         return f"<{self.kind} operation {self.name}>"
 
     def __call__(self, *operands: Any, **attributes: Any) -> Any:
+        """The result on arrays, a node on nodes, whatever `__apply__` gives on anything else."""
         for operand in operands:
             if type(operand) is not np.ndarray:
                 apply = getattr(operand, "__apply__", None)
@@ -216,6 +216,7 @@ class Elementwise(Op):
             raise GraphError(f"{self.name} needs one derivative (or None) for each operand")
 
     def types(self, *operands: Type, **attributes: Any) -> tuple[Type, ...]:
+        """Types of the results; raises ShapeError or DtypeError."""
         shape = next((operand.shape for operand in operands if operand.shape), ())
         if any(operand.shape and operand.shape != shape for operand in operands):
             raise ShapeError(
@@ -253,6 +254,7 @@ class Linear(Op):
             raise GraphError(f"{self.name} needs `transposes`, or one `transpose` for any operand")
 
     def types(self, *operands: Type, **attributes: Any) -> tuple[Type, ...]:
+        """Types of the results; raises ShapeError or DtypeError."""
         return (self._rule(*operands, **attributes),)
 
     def transpose(self, index: int) -> Rule | None:
@@ -281,6 +283,7 @@ class Selection(Op):
         self.weights = weights
 
     def types(self, *operands: Type, **attributes: Any) -> tuple[Type, ...]:
+        """Types of the results; raises ShapeError or DtypeError."""
         return (self._rule(*operands, **attributes),)
 
 
@@ -294,6 +297,7 @@ class Discrete(Op):
         self._rule = type
 
     def types(self, *operands: Type, **attributes: Any) -> tuple[Type, ...]:
+        """Types of the results; raises ShapeError or DtypeError."""
         return (self._rule(*operands, **attributes),)
 
 
@@ -309,6 +313,7 @@ class Special(Op):
         self.push = push
 
     def types(self, *operands: Type, **attributes: Any) -> tuple[Type, ...]:
+        """Types of the results; raises ShapeError or DtypeError."""
         return tuple(self._rule(*operands, **attributes))
 
 

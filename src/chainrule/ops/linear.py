@@ -13,7 +13,7 @@ import numpy as np
 
 from ..dtypes import Dtype, int64
 from ..errors import DtypeError, ShapeError
-from ..graph import Type
+from ..operations import Type
 from . import shapes
 from .kinds import bilinear, elementwise, linear, selection
 from .lowering import Contraction, Exact, Gather, Reduce, Running, Scalar, Scatter, View
@@ -93,7 +93,7 @@ def positive(xp: Any, x: Any) -> Any:
     return x
 
 
-@elementwise(derivatives=(0,), lower=Scalar(lambda b, x: x), exact=Exact(nothing=lambda x: True))
+@elementwise(derivatives=(None,), lower=Scalar(lambda b, x: x), exact=Exact(nothing=lambda x: True))
 def stop_gradient(xp: Any, x: Any) -> Any:
     """x, taken as a constant.  Why: it was declared a constant here, so no gradient passes."""
     return x

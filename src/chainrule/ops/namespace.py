@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..graph import Array, state
+from ..graph import state
+from ..operations import Array
 
 # Above this many float32 elements a sum is accumulated in float64: NumPy adds rows one after the other when
 # the reduced axis is not the last, and 2·10⁷ ones would stop at 16,777,216.

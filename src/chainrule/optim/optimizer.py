@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import ArgumentError, ShapeError
-from ..graph import Array, Cell, bump_structure, constant, state
+from ..graph import Cell, bump_structure, constant, state
+from ..operations import Array
 from ..ops import NUMPY, quiet
 from ..tensor import Tensor, as_tensor
 from ..tensor import elementwise as tensor_functions

@@ -15,7 +15,8 @@ import numpy as np
 from .. import ops
 from ..autodiff import gradients
 from ..errors import ArgumentError, GradientError, GraphRetainedWarning, ShapeError, at
-from ..graph import CONSTANT, Cell, Node, constant, state
+from ..graph import Cell, Node, constant, state
+from ..operations import CONSTANT
 from . import dispatch
 from .core import Tensor, as_tensor, wrap
 

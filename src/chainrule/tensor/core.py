@@ -18,7 +18,8 @@ from numpy.typing import DTypeLike, NDArray
 from .. import ops
 from ..dtypes import Dtype, as_dtype
 from ..errors import ArgumentError, DtypeError, GradientError, ShapeError, TraceError
-from ..graph import CONSTANT, Attributes, Cell, Node, Operation, bump_structure, state
+from ..graph import Cell, Node, bump_structure, state
+from ..operations import CONSTANT, Attributes, Operation
 from . import dispatch, display
 from .operators import Operators
 

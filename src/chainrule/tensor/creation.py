@@ -12,7 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 from .. import ops
 from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype
 from ..errors import ArgumentError, ShapeError
-from ..graph import CONSTANT, Node, constant
+from ..graph import Node, constant
+from ..operations import CONSTANT
 from ..ops.shapes import as_shape, count, whole
 from . import dispatch
 from .core import Tensor, as_tensor, wrap

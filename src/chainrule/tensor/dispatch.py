@@ -24,7 +24,8 @@ from ..dtypes import (
     promote_scalar,
 )
 from ..errors import DtypeError, GradientError, ShapeError
-from ..graph import CONSTANT, NO_ATTRIBUTES, Node, Type, constant, state
+from ..graph import Node, constant, state
+from ..operations import CONSTANT, NO_ATTRIBUTES, Type
 from ..ops.shapes import broadcast_shapes
 
 Number = bool | int | float

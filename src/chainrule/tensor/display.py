@@ -57,7 +57,8 @@ def table(node: Node, leaf: bool) -> str:
         "<tr>" + "".join(_cell(matrix, row, column) for column in _places(matrix.shape[1])) + "</tr>"
         for row in _places(matrix.shape[0])
     ]
-    return f"<table><caption>{head}</caption><tbody>{''.join(rows)}</tbody></table>"
+    caption = f'<caption style="text-align:left;white-space:nowrap">{head}</caption>'
+    return f"<table>{caption}<tbody>{''.join(rows)}</tbody></table>"
 
 
 def _places(size: int) -> list[int | None]:

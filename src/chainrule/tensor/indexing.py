@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from .. import ops
 from ..dtypes import DEFAULT_INTEGER, int64
 from ..errors import BoundsError, DtypeError, ShapeError
-from ..graph import CONSTANT, Node
+from ..graph import Node
+from ..operations import CONSTANT
 from ..ops.shapes import broadcast_shapes
 from . import dispatch
 from .core import Tensor, as_tensor, wrap

@@ -12,7 +12,8 @@ import numpy as np
 from .. import ops
 from ..dtypes import ALL
 from ..errors import ArgumentError, GradientError
-from ..graph import CONSTANT, OPERATIONS, Node, state
+from ..graph import Node, state
+from ..operations import CONSTANT, OPERATIONS
 from . import elementwise as functions
 from . import products
 from .core import Tensor, elementwise, wrap

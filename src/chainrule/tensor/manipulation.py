@@ -11,7 +11,8 @@ import numpy as np
 from .. import ops
 from ..dtypes import DEFAULT_INTEGER
 from ..errors import ArgumentError, DtypeError, ShapeError
-from ..graph import Type, scope
+from ..graph import scope
+from ..operations import Type
 from ..ops.shapes import as_shape, check_axes, check_axis, count, whole
 from ..ops.shapes import broadcast_shapes as _broadcast_shapes
 from . import dispatch

@@ -12,7 +12,8 @@ import numpy as np
 from .. import ops
 from ..dtypes import bool_, promote
 from ..errors import ArgumentError, ShapeError
-from ..graph import CONSTANT, Node
+from ..graph import Node
+from ..operations import CONSTANT
 from ..ops.shapes import broadcast_shapes, check_axis
 from . import dispatch
 from .core import Tensor, as_tensor, wrap

@@ -16,7 +16,8 @@ from numpy.typing import DTypeLike
 from .. import ops
 from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype, uint64
 from ..errors import ArgumentError, ShapeError
-from ..graph import CONSTANT, Node, scope
+from ..graph import Node, scope
+from ..operations import CONSTANT
 from ..ops.shapes import check_axes, check_axis, whole
 from . import dispatch
 from .core import Tensor, as_tensor, elementwise, wrap

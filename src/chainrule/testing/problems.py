@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .. import autodiff, ops
 from ..dtypes import float32, float64
 from ..errors import ArgumentError, ChainruleError, GradientError
-from ..graph import CONSTANT, Node
+from ..graph import Node
+from ..operations import CONSTANT
 from ..pytree import Structure, flatten, unflatten
 from ..tensor import Tensor, as_tensor, wrap
 from ..transforms import jacobian, jvp, no_grad, vjp

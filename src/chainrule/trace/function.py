@@ -15,7 +15,8 @@ import numpy as np
 from ..config import config
 from ..dtypes import as_dtype
 from ..errors import GradientError, TraceError
-from ..graph import INPUT, Cell, Graph, Node, Type, state, structure_version
+from ..graph import Cell, Graph, Node, state, structure_version
+from ..operations import INPUT, Type
 from ..pytree import LEAF, flatten, unflatten
 from ..tensor import Tensor, wrap
 from .guards import Watched, captured_tensors, snapshot, watch

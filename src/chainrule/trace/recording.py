@@ -12,19 +12,8 @@ import numpy as np
 from .. import ops
 from ..config import config
 from ..errors import BoundsError, ChainruleError, NonFiniteError, TraceError, find_origin
-from ..graph import (
-    CONSTANT,
-    READ,
-    Attributes,
-    Cell,
-    Check,
-    Node,
-    Operation,
-    Slot,
-    Trace,
-    constant,
-    operand_types,
-)  # fmt: skip
+from ..graph import Cell, Check, Node, Slot, Trace, constant, operand_types
+from ..operations import CONSTANT, READ, Attributes, Operation
 
 # Kinds of cells that a function makes anew each time it runs.
 _OF_ONE_CALL = ("leaf", "generator")
