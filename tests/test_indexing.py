@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import chainrule as cr
+from chainrule import ops
+from chainrule.graph import constant
 
 SHAPES = st.lists(st.integers(0, 5), min_size=0, max_size=4).map(tuple)
 
@@ -234,3 +236,12 @@ def test_iteration_length_and_membership():
         len(cr.tensor(1.0))
     with pytest.raises(cr.ShapeError, match="at least one axis"):
         iter(cr.tensor(1.0))
+
+
+@pytest.mark.parametrize("index", [3, -4])
+def test_adding_at_an_index_outside_never_slips_into_the_next_row(index):
+    updates, indices = constant(np.ones((2, 1))), constant(np.asarray([index]))
+    with pytest.raises(cr.BoundsError, match="needs indices from -3 to 2"):
+        ops.scatter_add.node((updates, indices), {"axis": 1, "size": 3})
+    with pytest.raises(cr.BoundsError, match="needs indices from -3 to 2"):
+        ops.scatter_along.node((updates, constant(np.asarray([[index], [0]]))), {"size": 3})

@@ -108,11 +108,11 @@ def _deposit_in_cell(cell: Cell, g: Any, as_nodes: bool) -> None:
         present = state.trace.read_grad(cell)
         state.trace.write_grad(cell, g if present is None else ops.add(present, g))
         return
-    if not as_nodes and (cell.grad is None or not cell.grad.requires_grad):
+    if not as_nodes:
         value = g if cell.grad is None else cell.grad._array() + g
         cell.grad = wrap(Node(CONSTANT, value=np.asarray(value)))
         return
-    arrived = _handle(g) if as_nodes else wrap(constant(g))
+    arrived = _handle(g)
     cell.grad = arrived if cell.grad is None else cell.grad + arrived
 
 
