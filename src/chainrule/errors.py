@@ -61,9 +61,10 @@ def at(origin: Origin | None) -> str:
 
 
 class ChainruleError(Exception):
-    """Base of all errors raised on purpose. The user's line is added to the message."""
+    """Base of all errors raised on purpose: `message`, to which the user's line is added."""
 
     def __init__(self, message: str, origin: Origin | None = None) -> None:
+        self.message = message
         self.origin = origin if origin is not None else find_origin(2)
         super().__init__(message + at(self.origin))
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..errors import ChainruleError, at
+from ..errors import ChainruleError
 from ..language import LANGUAGES, preferred_language, sentence
 
 VERBS = ("explain", "train", "predict", "demo", "env")
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def plain(failure: ChainruleError) -> str:
     """The message without the line of code: at a prompt there is none that the user has written."""
-    return str(failure).removesuffix(at(failure.origin))
+    return failure.message
 
 
 def readable(argument: str) -> str:

@@ -374,7 +374,7 @@ class _Walker:
         except ExpressionError:
             raise
         except ChainruleError as failure:
-            said = str(failure)
+            said = failure.message
             raise ExpressionError(f"{_quote(self.text, node)}: {said}") from failure
         if isinstance(result, Tensor):
             if result.size > MAX_ELEMENTS:

@@ -147,7 +147,7 @@ def common_dtype(name: str, operands: Sequence[Any]) -> Dtype:
             try:
                 dtype = operand.dtype if dtype is None else promote(dtype, operand.dtype)
             except DtypeError as failure:
-                raise DtypeError(f"{name}: {failure.args[0]}") from None
+                raise DtypeError(f"{name}: {failure.message}") from None
     for operand in operands:
         if not isinstance(operand, Node):
             dtype = of_python(operand) if dtype is None else promote_scalar(dtype, operand)
