@@ -9,6 +9,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn, ops
+from chainrule.cli import main
 from chainrule.errors import ArgumentError, GradientError, ShapeError, TraceError
 from chainrule.explain import explain
 from chainrule.explain.formula import Formula, slope
@@ -407,3 +408,32 @@ def test_parts_of_arrays_are_written_as_slices():
 def test_one_element_in_brackets_is_no_sum():
     w = number([[2.0]], True)
     assert not explain(w * w).seed_is_ones and explain(cr.concat([w, w])).seed_is_ones
+
+
+@pytest.mark.parametrize(
+    ("formula", "loss", "values", "function", "instead"),
+    [
+        ("softmax(z)", "ce", "z=[1,2]", "softmax", "nll"),
+        ("sigmoid(z)", "bce_with_logits", "z=0.3", "sigmoid", "bce"),
+    ],
+)
+def test_a_function_applied_twice_is_noticed(formula, loss, values, function, instead, capsys):
+    assert main(["explain", formula, values, "--loss", loss, "--y", "1", "--lang", "en"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{function} is applied twice: --loss {loss} applies it itself" in printed
+    assert main(["explain", formula, values, "--loss", instead, "--y", "1", "--lang", "en"]) == 0
+    assert "applied twice" not in capsys.readouterr().out
+
+
+def test_nll_takes_a_class_as_ce_does(capsys):
+    assert main(["explain", "softmax(z)", "z=[1,2,4]", "--loss", "nll", "--y", "1", "--json"]) == 0
+    probabilities = json.loads(capsys.readouterr().out)
+    assert main(["explain", "z", "z=[1,2,4]", "--loss", "ce", "--y", "1", "--json"]) == 0
+    logits = json.loads(capsys.readouterr().out)
+
+    def gradient(story):
+        return next(step["gradient"] for step in story["steps"] if step["name"] == "z")
+
+    np.testing.assert_allclose(gradient(probabilities), gradient(logits), rtol=1e-12)
+    assert main(["explain", "softmax(z)", "z=[1,2,4]", "--loss", "nll", "--y", "3", "--lang", "en"]) == 2
+    assert "--y needs a class from 0 to 2; got 3" in capsys.readouterr().err

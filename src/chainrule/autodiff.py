@@ -7,6 +7,7 @@ Knows nothing of tensors, modules or machine code.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -129,6 +130,9 @@ def gradients(
     return kept
 
 
+_SERIAL = operator.attrgetter("serial")
+
+
 def _differentiable(outputs: Iterable[Node]) -> list[Node]:
     """Nodes that require grad and lead to `outputs`, operands first."""
     pending = [node for node in outputs if node.requires_grad]
@@ -138,7 +142,7 @@ def _differentiable(outputs: Iterable[Node]) -> list[Node]:
             if operand.requires_grad and operand not in seen:
                 seen.add(operand)
                 pending.append(operand)
-    return sorted(seen, key=lambda node: node.serial)
+    return sorted(seen, key=_SERIAL)
 
 
 def differentiable_sources(outputs: Iterable[Node]) -> list[Node]:
@@ -248,6 +252,8 @@ def _times(g: Value, slope: Value) -> Value:
 
 def _linear_operands(operation: ops.Linear, node: Node, mode: type[Mode]) -> list[Value]:
     """Linear operands matter by shape only, so the node stands for them; the others are read."""
+    if len(node.inputs) == 1:
+        return [node.inputs[0]]
     return [
         operand if operation.transpose(index) is not None else mode.read(operand)
         for index, operand in enumerate(node.inputs)

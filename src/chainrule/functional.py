@@ -37,8 +37,11 @@ def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @functools.wraps(function)
     def scoped(*arguments: P.args, **keywords: P.kwargs) -> Tensor:
-        with ops.quiet(), scope(name, "function"):
-            return function(*arguments, **keywords)
+        with scope(name, "function"):
+            if state.quiet:
+                return function(*arguments, **keywords)
+            with ops.quiet():
+                return function(*arguments, **keywords)
 
     return scoped
 
@@ -108,7 +111,7 @@ def logsumexp(x: Any, axis: int | None = None, keepdims: bool = False, *, dim: i
     """
     source = as_tensor(x)
     along = _axis("logsumexp", axis, dim, source)
-    shift = _shift(source, along)
+    shift = _finite(_largest(source, along))
     total = log(sum(exp(source - shift), axis=along, keepdims=True)) + shift
     return total if keepdims else reshaped(total, _without(source.shape, along))
 
@@ -118,13 +121,17 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:k] + shape[k + 1 :]
 
 
-def _shift(x: Tensor, axis: int) -> Tensor:
-    """The largest entry, as a constant (it cancels in every derivative); 0 where that is infinite."""
+def _largest(x: Tensor, axis: int) -> Tensor:
+    """The largest entry, as a constant: a shift by it cancels in every derivative."""
     if not x.shape[axis]:
         return wrap(constant(np.zeros(reduced(x.shape, (axis,), True), x.dtype)))
-    largest = max(x, axis=axis, keepdims=True).detach()
-    finite = wrap(ops.isfinite.node((largest.node,), {}))
-    return wrap(dispatch.broadcast_node(ops.where, (finite.node, largest.node, constant(0, largest.dtype))))
+    return max(x.detach(), axis=axis, keepdims=True)
+
+
+def _finite(x: Tensor) -> Tensor:
+    """x, and 0 where it is infinite: ∞ − ∞ would be NaN."""
+    finite = wrap(ops.isfinite.node((x.node,), {}))
+    return wrap(dispatch.broadcast_node(ops.where, (finite.node, x.node, constant(0, x.dtype))))
 
 
 @composite
@@ -137,7 +144,7 @@ def softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tenso
     """
     source = as_tensor(x)
     along = _axis("softmax", axis, dim, source)
-    powers = exp(source - _shift(source, along))
+    powers = exp(source - _largest(source, along))
     return powers / sum(powers, axis=along, keepdims=True)
 
 
@@ -151,7 +158,7 @@ def log_softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> T
     """
     source = as_tensor(x)
     along = _axis("log_softmax", axis, dim, source)
-    shifted = source - _shift(source, along)
+    shifted = source - _largest(source, along)
     return shifted - log(sum(exp(shifted), axis=along, keepdims=True))
 
 

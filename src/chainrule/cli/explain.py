@@ -38,6 +38,7 @@ from . import readable
 TAKES_FORMULAS = True
 
 LOSSES = ("mse", "bce", "bce_with_logits", "ce", "nll")
+_CLASS_LOSSES = "ce and nll"
 
 # Elements whose derivative is checked numerically; more would be a wait, not an explanation.
 CHECKED_ELEMENTS = 100
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--loss", choices=LOSSES, help="what is minimised; ce takes logits, bce and nll probabilities"
     )
     parser.add_argument(
-        "--y", metavar="VALUE", help="the target of the loss: a number, a vector, or a class for ce"
+        "--y", metavar="VALUE", help="the target of the loss: a number, a vector, or a class for ce and nll"
     )
     parser.add_argument("--lr", type=float, metavar="RATE", help="learning rate η of the update (0.1)")
     parser.add_argument(
@@ -132,7 +133,9 @@ class Problem:
             return done, done.result
         prediction, target = done.result, self.target
         assert target is not None
-        if target.ndim == 0 and self.loss != "ce":  # one target for all
+        if target.ndim == 0 and self.loss == "nll" and prediction.ndim == 1:  # a class, as a one-hot vector
+            target = _one_hot(int(_classes(target)), prediction.shape[0])
+        elif target.ndim == 0 and self.loss != "ce":  # one target for all
             target = np.broadcast_to(target, prediction.shape)
         wanted = Tensor(target, dtype=prediction.dtype)
         done.named.setdefault("y", wanted)
@@ -160,10 +163,19 @@ class Problem:
         return float(self.evaluate(values)[1].detach().numpy().sum())
 
 
+def _one_hot(chosen: int, classes: int) -> Array:
+    if not 0 <= chosen < classes:
+        raise ExpressionError(
+            f"--y needs a class from 0 to {classes - 1}; got {chosen}. Classes are counted from 0"
+        )
+    shares: Array = np.eye(classes)[chosen]
+    return shares
+
+
 def _classes(target: Array) -> Array:
     if not np.equal(target, np.floor(target)).all():
         raise ExpressionError(
-            f"ce needs classes (whole numbers) or one share for each logit; got {show(target)}. Check --y"
+            f"{_CLASS_LOSSES} need classes (whole numbers) or one share for each logit; got {show(target)}. Check --y"
         )
     return target.astype(np.int64)
 
@@ -435,11 +447,20 @@ def _terms(story: Story) -> list[Step]:
     return terms
 
 
+# Losses that apply a function to what they get, and the loss to take where it has been applied already.
+_APPLIED_INSIDE = {"ce": ("softmax", "nll"), "bce_with_logits": ("sigmoid", "bce")}
+
+
 def _remarks(problem: Problem, story: Story, language: str) -> list[str]:
     """Where what is often taught does not hold for this formula, and what does."""
     remarks = []
     if any(step.operation == "matmul" or "matmul" in step.folded for step in story.steps):
         remarks.append(sentence("explain.remark_batch", language))
+    twice = _APPLIED_INSIDE.get(problem.loss or "")
+    if twice and any(edge.source.operation == twice[0] for edge in story.root.edges):
+        remarks.append(
+            sentence("explain.remark_twice", language, function=twice[0], loss=problem.loss, instead=twice[1])
+        )
     inner = _logit(story)
     if inner is not None and problem.target is not None:
         p, y = float(_value(story["ŷ"])), float(problem.target)

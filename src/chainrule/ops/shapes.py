@@ -35,8 +35,10 @@ def whole(name: str, what: str, value: Any) -> int:
 
 def check_axis(name: str, axis: Any, x: Shaped) -> int:
     """The axis counted from the front; raises ShapeError outside −ndim … ndim − 1."""
-    number = whole(name, "axis", axis)
     ndim = len(x.shape)
+    if type(axis) is int and 0 <= axis < ndim:
+        return axis
+    number = whole(name, "axis", axis)
     if not -ndim <= number < ndim:
         if not ndim:
             raise ShapeError(
@@ -50,6 +52,8 @@ def check_axes(name: str, axis: int | Iterable[int] | None, x: Shaped) -> tuple[
     """All axes for None; otherwise the named ones, counted from the front, each at most once."""
     if axis is None:
         return tuple(range(len(x.shape)))
+    if type(axis) is int:
+        return (check_axis(name, axis, x),)
     named = tuple(axis) if isinstance(axis, Iterable) else (axis,)
     axes = tuple([check_axis(name, one, x) for one in named])
     if len(set(axes)) != len(axes):

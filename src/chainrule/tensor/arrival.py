@@ -41,7 +41,8 @@ def backward(
     only = None if inputs is None else _nodes(inputs)
 
     def deposit(reached: Node, g: Any) -> None:
-        if only is None or reached in only:
+        held = reached.cell is not None or reached.holder is not None
+        if held and (only is None or reached in only):
             _deposit(reached, g, as_nodes)
 
     recording, state.grad_enabled = state.grad_enabled, create_graph

@@ -55,10 +55,11 @@ class Tensor(Operators):
     @property
     def node(self) -> Node:
         """The graph node that this tensor stands for now."""
-        if self._cell is not None:
-            return self._cell.read()
-        assert self._node is not None
-        return self._node
+        node = self._node
+        if node is not None:
+            return node
+        assert self._cell is not None
+        return self._cell.read()
 
     @property
     def cell(self) -> Cell | None:
@@ -68,12 +69,24 @@ class Tensor(Operators):
     @property
     def shape(self) -> tuple[int, ...]:
         """Size along each axis."""
-        return self._cell.array.shape if self._cell is not None else self.node.shape
+        node = self._node
+        if node is None:
+            return self._array_of_cell().shape
+        value = node._value
+        return value.shape if type(value) is np.ndarray else node.shape
 
     @property
     def dtype(self) -> Dtype:
         """Data type of the elements."""
-        return self._cell.array.dtype if self._cell is not None else self.node.dtype
+        node = self._node
+        if node is None:
+            return self._array_of_cell().dtype
+        value = node._value
+        return value.dtype if type(value) is np.ndarray else node.dtype
+
+    def _array_of_cell(self) -> NDArray[Any]:
+        assert self._cell is not None
+        return self._cell._array
 
     @property
     def ndim(self) -> int:

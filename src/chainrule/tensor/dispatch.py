@@ -227,26 +227,32 @@ def broadcast_node(op: ops.Op, nodes: tuple[Node, ...]) -> Node:
 
     NumPy broadcasts by itself, so the expanded arrays are only made if somebody looks at them.
     """
-    shape = nodes[0].shape
+    values: list[Any] = []
+    same, recorded = True, False
     for node in nodes:
-        if node.shape != shape:
-            break
-    else:
-        return op.node(nodes, NO_ATTRIBUTES)
-    values = []
-    for node in nodes:
-        value = node.value
+        value: Any = node._value
         if value is None:
-            shape = broadcast_shapes(op.name, *(node.shape for node in nodes))
-            return op.node(tuple(expand(node, shape) for node in nodes), NO_ATTRIBUTES)
+            value = node.value
+            if value is None:
+                return _broadcast_traced(op, nodes)
         values.append(value)
+        if value.shape != values[0].shape:
+            same = False
+        if node.requires_grad:
+            recorded = True
+    if same:
+        return op.node(nodes, NO_ATTRIBUTES)
     result = op.run(values, NO_ATTRIBUTES)
-    if state.grad_enabled:
-        for node in nodes:
-            if node.requires_grad:
-                expanded = tuple([expand(one, result.shape) for one in nodes])
-                return op.record(expanded, NO_ATTRIBUTES, result)
+    if recorded and state.grad_enabled:
+        shape = result.shape
+        expanded = tuple([one if one.shape == shape else expand(one, shape) for one in nodes])
+        return op.record(expanded, NO_ATTRIBUTES, result)
     return op.record((), NO_ATTRIBUTES, result)
+
+
+def _broadcast_traced(op: ops.Op, nodes: tuple[Node, ...]) -> Node:
+    shape = broadcast_shapes(op.name, *(node.shape for node in nodes))
+    return op.node(tuple(expand(node, shape) for node in nodes), NO_ATTRIBUTES)
 
 
 def expand(node: Node, shape: tuple[int, ...]) -> Node:
