@@ -83,8 +83,9 @@ class Op(Operation):
 
     def on_nodes(self, operands: tuple[Any, ...], attributes: Attributes) -> Node:
         """Apply to nodes; plain numbers beside them become constants of their dtype."""
-        if any(not isinstance(operand, Node) for operand in operands):
-            operands = self._as_nodes(operands)
+        for operand in operands:
+            if type(operand) is not Node:
+                return self.node(self._as_nodes(operands), attributes)
         return self.node(operands, attributes)
 
     def _as_nodes(self, operands: tuple[Any, ...]) -> tuple[Node, ...]:

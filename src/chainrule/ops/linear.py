@@ -160,6 +160,8 @@ def _permute_type(x: Type, *, axes: tuple[int, ...]) -> Type:
 
 
 def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    if axes == (1, 0):
+        return axes
     return tuple(axes.index(axis) for axis in range(len(axes)))
 
 
@@ -511,7 +513,7 @@ def _matmul_hint(x: Type, y: Type) -> str:
 def transposed(x: Any) -> Any:
     """The last two axes exchanged."""
     last = len(x.shape)
-    return permute_dims(x, axes=(*range(last - 2), last - 1, last - 2))
+    return permute_dims(x, axes=(1, 0) if last == 2 else (*range(last - 2), last - 1, last - 2))
 
 
 @bilinear(

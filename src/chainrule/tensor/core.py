@@ -461,7 +461,11 @@ def as_operand(data: Any) -> Any:
 
 def elementwise(op: ops.Elementwise, *operands: Any) -> Tensor:
     """Apply an elementwise operation to tensors, arrays and numbers, with promotion and broadcasting."""
-    return wrap(dispatch.elementwise(op, [as_operand(operand) for operand in operands]))
+    nodes = []
+    for operand in operands:
+        node = operand._node if isinstance(operand, Tensor) else None
+        nodes.append(as_operand(operand) if node is None else node)
+    return wrap(dispatch.elementwise(op, nodes))
 
 
 from . import arrival, interchange  # noqa: E402 - they need Tensor, which is complete here

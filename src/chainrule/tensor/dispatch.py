@@ -168,12 +168,14 @@ def accepted(op: ops.Elementwise, dtype: Dtype) -> Dtype:
 
 def elementwise(op: ops.Elementwise, operands: Sequence[Any]) -> Node:
     """Apply to nodes and Python numbers: promote, then broadcast, then one node."""
-    if len(operands) == 2 and op.accepts != "bits":
-        # The common case, two arrays of one float type and shape, kept free of loops: it is on every path.
-        x, y = operands
-        if isinstance(x, Node) and isinstance(y, Node):
+    if op.accepts != "bits":
+        # The common cases, one or two arrays of one float type, kept free of loops: they are on every path.
+        x, y = operands[0], operands[-1]
+        if type(x) is Node and type(y) is Node and len(operands) <= 2:
             a, b = x._value, y._value
             if type(a) is np.ndarray and type(b) is np.ndarray and a.dtype.kind == "f" and a.dtype == b.dtype:
+                if len(operands) == 1:
+                    return op.node((x,), NO_ATTRIBUTES)
                 return op.node((x, y), NO_ATTRIBUTES) if a.shape == b.shape else broadcast_node(op, (x, y))
     dtype: Dtype | None = None
     for operand in operands:
