@@ -94,6 +94,10 @@ class ArgumentError(ChainruleError, ValueError):
     """A value of an argument that has no meaning here."""
 
 
+class MissingNameError(ChainruleError, AttributeError):
+    """A name of PyTorch or NumPy that is called otherwise here; the message says how."""
+
+
 class GradientError(ChainruleError, RuntimeError):
     """Something that has no gradient was asked for one, or a graph would be cut silently."""
 

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..data.tabular import Fact, read_table, write_table
-from ..errors import DataError
+from ..errors import ArgumentError, DataError
 from ..train.files import readable
 from ..train.tabular import Prediction, Predictor, load_predictor
 from .report import Report, score_text
@@ -37,9 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict, write the table, and say what was noticed."""
     predictor = load_predictor(arguments.run)
     frame, reading = read_table(arguments.table, encoding=arguments.encoding)
-    prediction = predictor.predict(frame)
     stem = os.path.splitext(os.path.basename(arguments.table))[0]
     place = arguments.out or f"{stem}-predictions.csv"
+    if os.path.exists(place) and os.path.samefile(place, arguments.table):
+        raise ArgumentError(
+            f"--out names a file other than the table that is read; got {place!r} for both. Choose another name"
+        )
+    prediction = predictor.predict(frame)
     added = added_columns(predictor, prediction, frame)
     facts = [*prediction.facts, *write_table(frame.assign(**added), place)]
     score = _score(predictor, frame)

@@ -163,8 +163,8 @@ def columns_of(frame: pandas.DataFrame) -> dict[str, pandas.Series[Any]]:
     return {name: frame.iloc[:, position] for position, name in enumerate(names)}
 
 
-def require_column(name: str, names: Mapping[str, object]) -> None:
-    """Raises DataError, with the names that come close, if `name` is not among `names`."""
+def require_column(name: str, names: Mapping[str, object], otherwise: str = "Name one of these columns") -> None:
+    """Raises DataError if `name` is not among `names`, with those that come close, or with what to do `otherwise`."""
     if name in names:
         return
     lowered = {existing.lower(): existing for existing in names}
@@ -172,7 +172,7 @@ def require_column(name: str, names: Mapping[str, object]) -> None:
     if close:
         advice = f"Did you mean {' or '.join(repr(lowered[one]) for one in close)}?"
     else:
-        advice = "Name one of these columns"
+        advice = otherwise
     raise DataError(f"the table has no column {name!r}; it has {listed(names, 20)}. {advice}")
 
 

@@ -53,7 +53,7 @@ def multiply(xp: Any, x: Any, y: Any) -> Any:
     exact=Exact(neutral=(None, 1)),
 )
 def divide(xp: Any, x: Any, y: Any) -> Any:
-    """x / y.  Why: the quotient grows with x at the rate 1/y and shrinks with y at the rate x/y²."""
+    """x / y.  Why: what is divided counts by one over the divisor, the divisor by minus the quotient over itself."""
     return xp.divide(x, y)
 
 

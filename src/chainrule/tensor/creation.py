@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import ops
 from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, DtypeError, ShapeError
 from ..graph import Node, constant
 from ..operations import CONSTANT
 from ..ops.shapes import as_shape, count, whole
@@ -72,6 +72,22 @@ def _made(name: str, make: Callable[..., NDArray[Any]], shape: Any, dtype: Dtype
         raise ShapeError(f"{name} found no memory for {dtype.name}{sizes}. Make it smaller") from failure
 
 
+def _sizes(shape: Any, more: tuple[Any, ...]) -> Any:
+    """`zeros(2, 3)`, as in PyTorch, means `zeros((2, 3))`."""
+    for one in more:
+        if not hasattr(one, "__index__"):
+            raise ArgumentError(f"after the shape come names, such as dtype=; got {one!r}. Write dtype={_said(one)}")
+    return (shape, *more) if more else shape
+
+
+def _said(value: Any) -> str:
+    """A dtype as one would type it: `cr.float64`, not the class NumPy has for it."""
+    try:
+        return f"cr.{as_dtype(value).name}"
+    except DtypeError:
+        return "…"
+
+
 def _number(name: str, what: str, value: Any) -> bool | int | float:
     """A Python number of anything that stands for one."""
     if isinstance(value, bool | int | float):
@@ -99,31 +115,35 @@ def full(shape: Shape, fill_value: Any, *, dtype: DTypeLike | None = None, devic
     return _made("full", lambda sizes, dtype: np.full(sizes, number, dtype), shape, target, device)
 
 
-def zeros(shape: Shape, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
-    """A tensor of zeros, float32 by default.
+def zeros(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
+    """A tensor of zeros, float32 by default; the shape as one argument, or one argument for each axis.
 
     >>> zeros(2)
     tensor([0., 0.])
+    >>> zeros((2, 3)).shape == zeros(2, 3).shape
+    True
     """
-    return _made("zeros", np.zeros, shape, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
+    return _made("zeros", np.zeros, _sizes(shape, more), DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
 
 
-def ones(shape: Shape, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
-    """A tensor of ones, float32 by default.
+def ones(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
+    """A tensor of ones, float32 by default; the shape as one argument, or one argument for each axis.
 
     >>> ones(2)
     tensor([1., 1.])
+    >>> ones((2, 3)).shape == ones(2, 3).shape
+    True
     """
-    return _made("ones", np.ones, shape, DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
+    return _made("ones", np.ones, _sizes(shape, more), DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
 
 
-def empty(shape: Shape, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
+def empty(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
     """A tensor to be filled later; here it holds zeros, so that nothing random can leak in.
 
     >>> empty(2)
     tensor([0., 0.])
     """
-    return zeros(shape, dtype=dtype, device=device)
+    return zeros(_sizes(shape, more), dtype=dtype, device=device)
 
 
 def full_like(x: Any, /, fill_value: Any, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:

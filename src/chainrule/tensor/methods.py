@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ShapeError
-from . import elementwise, indexing, manipulation, products, searching, statistical
+from . import elementwise, elsewhere, indexing, manipulation, products, searching, statistical
 from .core import Tensor
 
 PLAIN = {
@@ -59,6 +59,11 @@ def _transpose(self: Tensor) -> Tensor:
     return manipulation.matrix_transpose(self)
 
 
+def _dir(self: Tensor) -> list[str]:
+    """The names that a tensor has."""
+    return elsewhere.without_these(type(self), list(object.__dir__(self)))
+
+
 def _attach() -> None:
     for room, names in PLAIN.items():
         for name in names:
@@ -75,9 +80,11 @@ def _attach() -> None:
         "__rmatmul__": lambda self, other: products.matmul(other, self),
         "__getitem__": indexing.getitem,
         "__setitem__": indexing.setitem,
+        "__dir__": _dir,
     }
     for name, method in methods.items():
         setattr(Tensor, name, method)
+    elsewhere.attach(Tensor)
 
 
 _attach()

@@ -95,7 +95,9 @@ def make_problem(loss: Any, metrics: Sequence[Any] | None) -> Problem:
 def _find_loss(loss: Any) -> tuple[Callable[..., Any], str, bool]:
     if isinstance(loss, str):
         if loss not in _LOSSES:
-            raise ArgumentError(f"loss must be {', '.join(_LOSSES)}, or a function; got {loss!r}")
+            close = difflib.get_close_matches(loss, _LOSSES, 1)
+            hint = f". Did you mean {close[0]!r}?" if close else ". Name one of these"
+            raise ArgumentError(f"loss must be {', '.join(_LOSSES)}, or a function; got {loss!r}{hint}")
         return _LOSSES[loss]
     if not callable(loss):
         raise ArgumentError(

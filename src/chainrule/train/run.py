@@ -111,6 +111,11 @@ def read_run(place: Path) -> StoredRun:
         raise RunError(f"a run directory with {RECORD} is needed; got {name!r}{_runs_near(name)}")
     record = _read_record(path)
     model_path = os.path.join(name, MODEL)
+    if not os.path.isfile(model_path):
+        raise RunError(
+            f"a run needs the {MODEL} that it was saved with; got {name!r} without it. Use another copy of the run, "
+            "or train again"
+        )
     data = read_file(model_path)
     if hashlib.sha256(data).hexdigest() != record["files"].get(MODEL):
         raise RunError(
