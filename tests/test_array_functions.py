@@ -121,7 +121,7 @@ def test_every_attribute_and_method_of_the_array_object_is_offered():
 SIGNATURES = {
     "arange": "(start, /, stop=None, step=1, *, dtype=None, device=None)",
     "asarray": "(obj, /, *, dtype=None, device=None, copy=None)",
-    "empty": "(shape, *, dtype=None, device=None)",
+    "empty": "(shape, *more, dtype=None, device=None)",  # and PyTorch's way, axis by axis
     "empty_like": "(x, /, *, dtype=None, device=None)",
     "eye": "(n_rows, n_cols=None, /, *, k=0, dtype=None, device=None)",
     "from_dlpack": "(x, /, *, device=None, copy=None)",
@@ -129,11 +129,11 @@ SIGNATURES = {
     "full_like": "(x, /, fill_value, *, dtype=None, device=None)",
     "linspace": "(start, stop, /, num, *, dtype=None, device=None, endpoint=True)",
     "meshgrid": "(*arrays, indexing='xy')",
-    "ones": "(shape, *, dtype=None, device=None)",
+    "ones": "(shape, *more, dtype=None, device=None)",
     "ones_like": "(x, /, *, dtype=None, device=None)",
     "tril": "(x, /, *, k=0)",
     "triu": "(x, /, *, k=0)",
-    "zeros": "(shape, *, dtype=None, device=None)",
+    "zeros": "(shape, *more, dtype=None, device=None)",
     "zeros_like": "(x, /, *, dtype=None, device=None)",
     "astype": "(x, dtype, /, *, copy=True, device=None)",
     "can_cast": "(from_, to, /)",

@@ -8,15 +8,17 @@ Array functions follow the array API standard, `nn` and `optim` PyTorch, transfo
 # fmt: off
 
 from math import e, inf, nan, pi
+from typing import TYPE_CHECKING
 
 from . import functional, nn, optim, testing
 from .config import config
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
+from .elsewhere import missing
 from .errors import (
     ArgumentError, BoundsError, ChainruleError, CompileError, CotangentError, DataError, DtypeError,
     ExpressionError, GradientCheckError, GradientError, GraphError, GraphRetainedWarning, MissingExtraError,
-    NonFiniteError, RunError, ShapeError, TraceError,
+    MissingNameError, NonFiniteError, RunError, ShapeError, TraceError,
 )
 from .explain import Story, explain
 from .ops.namespace import Rescue, rescues
@@ -69,26 +71,32 @@ newaxis = None
 __all__ = [
     "ArgumentError", "BoundsError", "ChainruleError", "CompileError", "CotangentError", "DataError",
     "DtypeError", "ExpressionError", "FloatInfo", "Generator", "GradientCheckError", "GradientError",
-    "GraphError", "GraphRetainedWarning", "IntegerInfo", "MissingExtraError", "NamespaceInfo", "NonFiniteError",
-    "Rescue", "Run", "RunError", "ShapeError", "Story", "Tensor", "TraceError", "UniqueAll", "UniqueCounts",
-    "UniqueInverse", "__array_namespace_info__", "abs", "acos", "acosh", "add", "all", "allclose", "any",
-    "arange", "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh",
-    "bitwise_and", "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
-    "bool", "broadcast_arrays", "broadcast_shapes", "broadcast_to", "can_cast", "ceil", "checkpoint", "clip",
-    "compile", "concat", "config", "copysign", "cos", "cosh", "count_nonzero", "cumulative_prod",
-    "cumulative_sum", "custom_gradient", "diff", "divide", "e", "empty", "empty_like", "enable_grad", "equal",
-    "erf", "exp", "expand_dims", "explain", "expm1", "eye", "finfo", "fit", "flatten", "flip", "float32",
-    "float64", "floor", "floor_divide", "from_dlpack", "full", "full_like", "functional", "grad", "greater",
-    "greater_equal", "hessian", "hvp", "hypot", "iinfo", "inf", "int16", "int32", "int64", "int8", "isclose",
-    "isdtype", "isfinite", "isin", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linspace",
-    "load", "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "manual_seed", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
-    "minimum", "moveaxis", "multiply", "nan", "negative", "newaxis", "nextafter", "nn", "no_grad", "nonzero",
-    "not_equal", "ones", "ones_like", "optim", "outer", "pad", "permute_dims", "pi", "positive", "pow", "prod",
-    "rand", "randint", "randn", "randperm", "reciprocal", "relu", "remainder", "repeat", "rescues", "reshape",
-    "result_type", "roll", "round", "save", "searchsorted", "sigmoid", "sign", "signbit", "sin", "sinh", "sort",
-    "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh",
-    "tensor", "tensordot", "testing", "tile", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8",
-    "unique_all", "unique_counts", "unique_inverse", "unique_values", "unstack", "value_and_grad", "var",
-    "vecdot", "vjp", "where", "zeros", "zeros_like",
+    "GraphError", "GraphRetainedWarning", "IntegerInfo", "MissingExtraError", "MissingNameError",
+    "NamespaceInfo", "NonFiniteError", "Rescue", "Run", "RunError", "ShapeError", "Story", "Tensor",
+    "TraceError", "UniqueAll", "UniqueCounts", "UniqueInverse", "__array_namespace_info__", "abs", "acos",
+    "acosh", "add", "all", "allclose", "any", "arange", "argmax", "argmin", "argsort", "asarray", "asin",
+    "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and", "bitwise_invert", "bitwise_left_shift",
+    "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool", "broadcast_arrays", "broadcast_shapes",
+    "broadcast_to", "can_cast", "ceil", "checkpoint", "clip", "compile", "concat", "config", "copysign", "cos",
+    "cosh", "count_nonzero", "cumulative_prod", "cumulative_sum", "custom_gradient", "diff", "divide", "e",
+    "empty", "empty_like", "enable_grad", "equal", "erf", "exp", "expand_dims", "explain", "expm1", "eye",
+    "finfo", "fit", "flatten", "flip", "float32", "float64", "floor", "floor_divide", "from_dlpack", "full",
+    "full_like", "functional", "grad", "greater", "greater_equal", "hessian", "hvp", "hypot", "iinfo", "inf",
+    "int16", "int32", "int64", "int8", "isclose", "isdtype", "isfinite", "isin", "isinf", "isnan", "jacobian",
+    "jvp", "less", "less_equal", "linspace", "load", "log", "log10", "log1p", "log2", "logaddexp",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "manual_seed", "matmul", "matrix_transpose",
+    "max", "maximum", "mean", "meshgrid", "min", "minimum", "moveaxis", "multiply", "nan", "negative",
+    "newaxis", "nextafter", "nn", "no_grad", "nonzero", "not_equal", "ones", "ones_like", "optim", "outer",
+    "pad", "permute_dims", "pi", "positive", "pow", "prod", "rand", "randint", "randn", "randperm",
+    "reciprocal", "relu", "remainder", "repeat", "rescues", "reshape", "result_type", "roll", "round", "save",
+    "searchsorted", "sigmoid", "sign", "signbit", "sin", "sinh", "sort", "sqrt", "square", "squeeze", "stack",
+    "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tensor", "tensordot", "testing",
+    "tile", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all", "unique_counts",
+    "unique_inverse", "unique_values", "unstack", "value_and_grad", "var", "vecdot", "vjp", "where", "zeros",
+    "zeros_like",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take every name for known
+
+    def __getattr__(name: str) -> object:
+        raise missing(name)

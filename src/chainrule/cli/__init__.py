@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..errors import ChainruleError
+from ..errors import ArgumentError, ChainruleError
 from ..language import LANGUAGES, preferred_language, sentence
 
 VERBS = ("explain", "train", "predict", "demo", "env")
@@ -152,11 +152,22 @@ def _speak_unicode() -> None:
 
 @contextlib.contextmanager
 def _quiet_pipe() -> Iterator[None]:
-    """Stop without a word when the reader of a pipe (`| head`) has gone."""
+    """Stop without a word when the reader of a pipe (`| head`) has gone; say it where a disk is full."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at exit; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         raise SystemExit(DONE) from None
+    except OSError as failure:
+        if failure.filename is not None:  # not of the output
+            raise
+        _drop_output()
+        raise ArgumentError(
+            f"the output must go somewhere; got {failure.strerror}. Check the free space"
+        ) from failure
+
+
+def _drop_output() -> None:
+    """Python flushes once more at exit; let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

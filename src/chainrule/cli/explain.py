@@ -17,7 +17,14 @@ import numpy as np
 
 from ..errors import ArgumentError, ExpressionError
 from ..explain.data import numbers
-from ..explain.expression import Evaluation, Expression, negative_log_likelihood, read_assignments, read_value
+from ..explain.expression import (
+    FUNCTIONS,
+    Evaluation,
+    Expression,
+    negative_log_likelihood,
+    read_assignments,
+    read_value,
+)
 from ..explain.numbers import digits, show
 from ..explain.numerical import (
     STEPS,
@@ -49,6 +56,7 @@ _KINK = 1e-3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments and options of `chainrule explain`."""
+    parser.epilog = f"functions: {', '.join(sorted(FUNCTIONS))}"
     parser.add_argument("expression", help='a formula, such as "sigmoid(w*x + b)" or "a = w*x; a*a + a"')
     parser.add_argument(
         "values", nargs="*", metavar="name=value", help="a number, [1, 2] or [[1, 2], [3, 4]]"
@@ -308,7 +316,8 @@ def _update(problem: Problem, story: Story, arguments: argparse.Namespace, langu
         lines.append(f"  {name} ← {old} = {show(moved[name])}")
     before, after = problem.objective(problem.values), problem.objective(moved)
     data |= {"before": _number(before), "after": _number(after)}
-    key = "explain.loss_falls" if after < before else "explain.loss_rises"
+    still = all(np.array_equal(moved[name], value) for name, value in problem.values.items())
+    key = f"explain.loss_{'falls' if after < before else 'stays' if still else 'rises'}"
     lines.append("  " + sentence(key, language, root=root, before=digits(before), after=digits(after)))
     return Section(lines, {"update": data})
 
@@ -364,9 +373,8 @@ def _numerical(problem: Problem, story: Story, language: str) -> Section:
 def _row(root: str, found: Difference, gradient: float, verdict: str, language: str) -> str:
     sign = {"correct": "✓", "wrong": "✗"}.get(verdict, "?")
     values = {"gradient": digits(gradient), "numerical": digits(found.value)}
-    measured = sentence(
-        "explain.measured", language, **values, step=f"{found.step:.0e}", error=f"{found.error:.0e}"
-    )
+    key = "explain.measured" if math.isfinite(found.value) else "explain.unmeasured"
+    measured = sentence(key, language, **values, step=f"{found.step:.0e}", error=f"{found.error:.0e}")
     text = f"{_label(root, found.name, found.index)}  {measured}  {sign}"
     return text if verdict == "correct" else f"{text} {sentence(f'explain.verdict_{verdict}', language)}"
 
@@ -454,6 +462,10 @@ _APPLIED_INSIDE = {"ce": ("softmax", "nll"), "bce_with_logits": ("sigmoid", "bce
 def _remarks(problem: Problem, story: Story, language: str) -> list[str]:
     """Where what is often taught does not hold for this formula, and what does."""
     remarks = []
+    remarks += [
+        sentence("explain.remark_zero", language, name=step.name, local=digits(local))
+        for step, local in _absorbed(story)
+    ]
     if any(step.operation == "matmul" or "matmul" in step.folded for step in story.steps):
         remarks.append(sentence("explain.remark_batch", language))
     twice = _APPLIED_INSIDE.get(problem.loss or "")
@@ -479,6 +491,19 @@ def _remarks(problem: Problem, story: Story, language: str) -> list[str]:
                 whole = -(y * np.log(p) if y else 0.0) - (1 - y) * np.log1p(-p)
             remarks.append(sentence("explain.remark_half", language, **values, loss=digits(whole)))
     return remarks
+
+
+def _absorbed(story: Story) -> list[tuple[Step, Array]]:
+    """Steps where a gradient of 0 met a local derivative that is infinite or not a number, and that derivative."""
+    found = []
+    for step in story.steps:
+        for edge in step.edges:
+            if edge.local is None or step.gradient is None:
+                continue
+            met = (step.gradient == 0) & ~np.isfinite(edge.local)
+            if met.any():
+                found.append((step, np.broadcast_to(edge.local, met.shape)[met][0]))
+    return found
 
 
 def _logit(story: Story) -> Step | None:

@@ -32,6 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to predict: classes or numbers (found from the target by default)",
     )
     parser.add_argument(
+        "--skip", action="append", metavar="COLUMN", help="a column not to learn from (may be repeated)"
+    )
+    parser.add_argument(
+        "--category",
+        action="append",
+        metavar="COLUMN",
+        help="a column whose values are names, even where they look like numbers (may be repeated)",
+    )
+    parser.add_argument(
         "--hidden", metavar="WIDTHS", help="widths of the hidden layers, as 64,32 (by the size of the data)"
     )
     parser.add_argument(
@@ -90,7 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     stem = os.path.splitext(os.path.basename(arguments.table))[0]
     settings = settings_of(arguments, hidden=_widths(arguments.hidden), batch_size=arguments.batch_size)
-    plan = plan_table(table, arguments.target, arguments.task, settings)
+    kinds = {readable(name): kind for kind in ("skip", "category") for name in getattr(arguments, kind) or ()}
+    plan = plan_table(table, readable(arguments.target), arguments.task, settings, kinds)
     folder = reserve_folder(arguments.out, stem)
     try:
         outcome = train_and_save(plan, folder, arguments)

@@ -14,6 +14,9 @@ from ..language import catalogue, sentence
 
 _ROOM = "fact"
 
+# What may stand between columns, by the names that facts give them; the catalogue has them in Korean.
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -31,10 +34,7 @@ class Fact:
 
     def told(self, language: str) -> str:
         """The sentence in "en" or "ko", without a full stop."""
-        values = {
-            name: listed(value, language=language) if isinstance(value, (list, tuple)) else value
-            for name, value in self.values.items()
-        }
+        values = {name: _told_value(value, language) for name, value in self.values.items()}
         return sentence(f"{_ROOM}.{self.key}", language, **values)
 
     def to_json(self) -> dict[str, Any]:
@@ -49,6 +49,15 @@ class Fact:
                 f"a fact needs a known key; got {record['key']!r}. The record is damaged or newer"
             )
         return cls(record["key"], dict(record["values"]))
+
+
+def _told_value(value: Any, language: str) -> Any:
+    """Several names as a list in quotes, a delimiter by its name in the reader's language, the rest as it is."""
+    if isinstance(value, (list, tuple)):
+        return listed(value, language=language)
+    if isinstance(value, str) and value in DELIMITERS.values():
+        return sentence(f"{_ROOM}.{value.replace(' ', '_')}", language)
+    return value
 
 
 def fact(key: str, **values: Any) -> Fact:

@@ -181,7 +181,7 @@ def _text_kind(
         raise DataError(
             f"column {quoted(name)} has {numbers} numbers among its {present} values and must have only numbers; got "
             f"{quoted(other)} in row {row}. Correct the cell, leave it empty if the value is unknown, or settle the "
-            "column's kind: category or skip"
+            "column's kind: --category or --skip with its name (kinds= in Python)"
         )
     if levels == present and levels > 1:
         return "identifier", None, fact("identifier")

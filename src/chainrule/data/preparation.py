@@ -114,7 +114,9 @@ class Preparation:
         """
         columns = columns_of(frame)
         for step in self.steps:
-            require_column(step.column, columns, "The network was trained with it: add it, empty where unknown")
+            require_column(
+                step.column, columns, "The network was trained with it: add it, empty where unknown"
+            )
         known = {column.name for column in self.schema.columns}
         notes = (
             [fact("ignored_columns", names=extra)]

@@ -30,12 +30,10 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from . import extras
 from .cells import MISSING, Cell, is_number
-from .facts import Fact, fact, listed, quoted
+from .facts import DELIMITERS, Fact, fact, listed, quoted
 
 if TYPE_CHECKING:
     import pandas
-
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 # UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
 _MARKS = (

@@ -163,7 +163,9 @@ def columns_of(frame: pandas.DataFrame) -> dict[str, pandas.Series[Any]]:
     return {name: frame.iloc[:, position] for position, name in enumerate(names)}
 
 
-def require_column(name: str, names: Mapping[str, object], otherwise: str = "Name one of these columns") -> None:
+def require_column(
+    name: str, names: Mapping[str, object], otherwise: str = "Name one of these columns"
+) -> None:
     """Raises DataError if `name` is not among `names`, with those that come close, or with what to do `otherwise`."""
     if name in names:
         return

@@ -280,7 +280,14 @@ class Module:
             clear_grad(parameter, set_to_none)
 
     def to(self: Self, dtype: DTypeLike) -> Self:
-        """Change the float dtype of all parameters and float buffers in place. Gradients are forgotten."""
+        """Change the float dtype of all parameters and float buffers in place. Gradients are forgotten.
+
+        "cpu", as PyTorch's users write, changes nothing: it is the only device.
+        """
+        if isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda", "mps"):
+            if dtype != "cpu":
+                raise ArgumentError(f"the only device is 'cpu'; got {dtype!r}. Leave it out")
+            return self
         target = as_dtype(dtype)
         if target.kind != "f":
             raise DtypeError(f"a module holds float32 or float64; got {target.name}")
@@ -301,6 +308,12 @@ class Module:
         return self.to("float64")
 
     # ------------------------------------------------------------------------------- state
+
+    def __reduce__(self) -> Any:
+        raise DtypeError(
+            f"modules are not pickled: pickles run code when loaded; got {type(self).__name__}. Use "
+            "cr.save(path, module.state_dict())"
+        )
 
     def _saved(self) -> Iterator[tuple[str, Tensor]]:
         """Names and tensors in PyTorch's order; a shared tensor under each of its names."""

@@ -53,7 +53,7 @@ def multiply(xp: Any, x: Any, y: Any) -> Any:
     exact=Exact(neutral=(None, 1)),
 )
 def divide(xp: Any, x: Any, y: Any) -> Any:
-    """x / y.  Why: what is divided counts by one over the divisor, the divisor by minus the quotient over itself."""
+    """x / y.  Why: the numerator's slope is 1/denominator, the denominator's is −quotient/denominator."""
     return xp.divide(x, y)
 
 

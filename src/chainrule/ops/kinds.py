@@ -183,7 +183,8 @@ class Op(Operation):
             indices = np.asarray(values[operand])
             raise BoundsError(
                 f"{self.name} needs indices from {-size} to {size - 1}; got "
-                f"{indices.min()} to {indices.max()}. Check the labels or tokens against the number of classes"
+                f"{indices.min()} to {indices.max()}. Check the index; labels and tokens against the "
+                "number of classes"
             ) from failure
         raise ShapeError(
             f"{self.name} cannot take {', '.join(map(str, types))}"

@@ -75,8 +75,10 @@ def _made(name: str, make: Callable[..., NDArray[Any]], shape: Any, dtype: Dtype
 def _sizes(shape: Any, more: tuple[Any, ...]) -> Any:
     """`zeros(2, 3)`, as in PyTorch, means `zeros((2, 3))`."""
     for one in more:
-        if not hasattr(one, "__index__"):
-            raise ArgumentError(f"after the shape come names, such as dtype=; got {one!r}. Write dtype={_said(one)}")
+        if isinstance(one, type) or not hasattr(one, "__index__"):
+            raise ArgumentError(
+                f"after the shape come names, such as dtype=; got {one!r}. Write dtype={_said(one)}"
+            )
     return (shape, *more) if more else shape
 
 
@@ -123,7 +125,9 @@ def zeros(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any 
     >>> zeros((2, 3)).shape == zeros(2, 3).shape
     True
     """
-    return _made("zeros", np.zeros, _sizes(shape, more), DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
+    return _made(
+        "zeros", np.zeros, _sizes(shape, more), DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device
+    )
 
 
 def ones(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -134,7 +138,9 @@ def ones(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any =
     >>> ones((2, 3)).shape == ones(2, 3).shape
     True
     """
-    return _made("ones", np.ones, _sizes(shape, more), DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device)
+    return _made(
+        "ones", np.ones, _sizes(shape, more), DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device
+    )
 
 
 def empty(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:

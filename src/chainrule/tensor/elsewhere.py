@@ -129,10 +129,12 @@ ADVICE = {
 
 # Functions here under the same name, which are methods there.
 FUNCTIONS = (
-    "acos argsort asin atan ceil cosh count_nonzero diff erf exp expm1 flip floor isfinite isinf isnan log10 log1p "
-    "log2 logical_and logical_not logical_or maximum minimum moveaxis nonzero outer reciprocal remainder roll round "
-    "sign sinh sort square take tan tile tril triu trunc where"
-).split()  # fmt: skip
+    "acos", "argsort", "asin", "atan", "ceil", "cosh", "count_nonzero", "diff", "erf", "expm1",
+    "flip", "floor", "isfinite", "isinf", "isnan", "log10", "log1p", "log2", "logical_and",
+    "logical_not", "logical_or", "maximum", "minimum", "moveaxis", "nonzero", "outer", "reciprocal",
+    "remainder", "roll", "round", "sign", "sinh", "sort", "square", "take", "tan", "tile", "tril",
+    "triu", "trunc", "where",
+)  # fmt: skip
 
 
 class Elsewhere:

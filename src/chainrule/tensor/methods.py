@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from . import elementwise, elsewhere, indexing, manipulation, products, searching, statistical
 from .core import Tensor
 
@@ -30,6 +30,11 @@ def _with_axis(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             if name in options and options[name] is None:
                 del options[name]
         if "dim" in options:
+            if function.__name__ in ("max", "min"):  # of two rows, unpacked, the wrong thing without a word
+                raise ArgumentError(
+                    f"PyTorch's {function.__name__}(dim=) gives values and indices; got dim={options['dim']}. Use "
+                    f"{function.__name__}(axis=…) for the values and arg{function.__name__}(axis=…) for the indices"
+                )
             options["axis"] = options.pop("dim")
         if "keepdim" in options:
             options["keepdims"] = options.pop("keepdim")
@@ -59,6 +64,11 @@ def _transpose(self: Tensor) -> Tensor:
     return manipulation.matrix_transpose(self)
 
 
+def _format(self: Tensor, spec: str) -> str:
+    """`f"{loss:.4f}"` writes the number; without a format, as `print` does."""
+    return format(self.item(), spec) if spec else str(self)
+
+
 def _dir(self: Tensor) -> list[str]:
     """The names that a tensor has."""
     return elsewhere.without_these(type(self), list(object.__dir__(self)))
@@ -81,6 +91,7 @@ def _attach() -> None:
         "__getitem__": indexing.getitem,
         "__setitem__": indexing.setitem,
         "__dir__": _dir,
+        "__format__": _format,
     }
     for name, method in methods.items():
         setattr(Tensor, name, method)

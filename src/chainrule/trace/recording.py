@@ -121,7 +121,7 @@ class Tracing(Trace):
         self.check(
             holds,
             f"{operation.name} needs indices from {-size} to {size - 1}; got {{low}} to {{high}}. "
-            "Check the labels or tokens against the number of classes",
+            "Check the index; labels and tokens against the number of classes",
             BoundsError,
             indices,
         )

@@ -102,7 +102,7 @@ class Run:
 def fit(
     model: nn.Module,
     data: tuple[Any, Any],
-    *,
+    *apart: Any,
     loss: Any = "cross_entropy",
     optimizer: Optimizer | None = None,
     epochs: int = 20,
@@ -139,6 +139,11 @@ def fit(
     >>> len(run.history), run.predict([[0.5]]).shape
     (2, (1,))
     """
+    if apart:
+        raise ArgumentError(
+            f"fit takes inputs and targets as one pair; got {1 + len(apart)} arguments for them. "
+            "Write fit(model, (X, y), …) and name the options"
+        )
     _check_arguments(model, data, epochs, batch_size, patience)
     problem = make_problem(loss, metrics)
     x = inputs_for(model, data[0])

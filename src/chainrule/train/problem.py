@@ -7,6 +7,7 @@ Knows nothing of epochs and optimizers.
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -94,14 +94,22 @@ class Outcome:
         return self.score[name] > self.baseline[name]
 
 
-def plan_table(table: Table, target: str, task: str = "auto", settings: Settings | None = None) -> Plan:
+def plan_table(
+    table: Table,
+    target: str,
+    task: str = "auto",
+    settings: Settings | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> Plan:
     """Infer the columns, divide the rows, fit the preparation on the training rows, and make a network.
+
+    `kinds` settles the kind of some columns, as in `infer_schema`.
 
     Raises DataError for a table or a target that cannot be learnt.
     """
     chosen = settings or Settings()
     facts: list[Fact] = []
-    schema = infer_schema(table.frame, target, task)
+    schema = infer_schema(table.frame, target, task, kinds)
     assert schema.target is not None
     parts = split_three(
         table.frame,
