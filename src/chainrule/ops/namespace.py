@@ -259,6 +259,10 @@ def scatter_along(updates: Any, indices: Any, size: int) -> Any:
     shape = (*updates.shape[:-1], size)
     if not updates.size:
         return np.zeros(shape, updates.dtype)
+    if indices.shape[-1] == 1:  # one to a row, as the labels of a loss: nothing meets, so nothing has to be added up
+        out = np.zeros((updates.size, size), updates.dtype)
+        out[np.arange(updates.size), _signed(indices).reshape(-1)] = updates.reshape(-1)
+        return out.reshape(shape)
     places = _inside(indices, size).reshape(-1, indices.shape[-1])
     return _add_flat(shape, np.arange(places.shape[0]).reshape(-1, 1) * size + places, updates)
 
