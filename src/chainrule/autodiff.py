@@ -8,6 +8,7 @@ Knows nothing of tensors, modules or machine code.
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,20 +33,20 @@ class Contribution(NamedTuple):
     outgoing: Value
 
 
-class Mode:
+class Mode(ABC):
     """How rules see values: as arrays or as nodes."""
 
     as_nodes: bool
 
     @staticmethod
+    @abstractmethod
     def read(node: Node) -> Value:
         """The node's value in this mode."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def zeros(type: Type) -> Value:
         """A zero of this type."""
-        raise NotImplementedError
 
 
 class Arrays(Mode):

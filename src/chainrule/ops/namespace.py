@@ -259,7 +259,7 @@ def scatter_along(updates: Any, indices: Any, size: int) -> Any:
     shape = (*updates.shape[:-1], size)
     if not updates.size:
         return np.zeros(shape, updates.dtype)
-    if indices.shape[-1] == 1:  # one to a row, as the labels of a loss: nothing meets, so nothing has to be added up
+    if indices.shape[-1] == 1:  # one to a row, as the labels of a loss: nothing meets, nothing adds up
         out = np.zeros((updates.size, size), updates.dtype)
         out[np.arange(updates.size), _signed(indices).reshape(-1)] = updates.reshape(-1)
         return out.reshape(shape)
