@@ -53,11 +53,22 @@ def blocks_of(document: str) -> list[Block]:
 
 
 def masked(text: str, varies: bool) -> str:
-    """The text as it is compared: without trailing spaces, and without digits and bars where they vary."""
+    """The text as it is compared: without trailing spaces.
+
+    Where numbers vary, digits are masked, lines that then repeat (one for each epoch) count once, and the line that
+    says after which epoch training ended is left out: rounding may end it earlier on another processor.
+    """
     lines = [line.rstrip() for line in text.strip().splitlines()]
-    if varies:
-        lines = [re.sub(r"\s+", " ", re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", line)) for line in lines]
-    return "\n".join(lines)
+    if not varies:
+        return "\n".join(lines)
+    kept: list[str] = []
+    for line in lines:
+        plain = re.sub(r"\s+", " ", re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", line))
+        if (not kept or plain != kept[-1]) and not plain.startswith(
+            ("Training all", "Training stopped", "학습 ")
+        ):
+            kept.append(plain)
+    return "\n".join(kept)
 
 
 def run_command(command: str, folder: Path) -> str:
