@@ -30,7 +30,7 @@ LEVELS = {
 
 # What may be imported inside a function: heavy or optional, and needed by some users only.
 LAZY = {
-    "llvmlite", "rich", "safetensors", "pandas", "sklearn", "charset_normalizer", "torch", "IPython", "importlib",
+    "llvmlite", "rich", "safetensors", "pandas", "sklearn", "charset_normalizer", "importlib",
 }  # fmt: skip
 
 # A module that is longer has to be split.
@@ -78,15 +78,10 @@ def test_nothing_imports_upward(path: Path) -> None:
         if other == "__version__":
             continue
         allowed = other == room or LEVELS[other] < LEVELS[room] or (LEVELS[other] == LEVELS[room] == 0)
-        sibling = LEVELS[other] == LEVELS[room] and (room, other) in SIBLINGS
-        assert allowed or sibling, (
+        assert allowed, (
             f"{path.relative_to(PACKAGE)}:{statement.lineno} imports {other} (level {LEVELS[other]}) "  # type: ignore[attr-defined]
             f"into {room} (level {LEVELS[room]})"
         )
-
-
-# Rooms of one level that may know each other, in this direction only.
-SIBLINGS = {("transforms", "functional"), ("compiler", "trace"), ("testing", "cli")}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

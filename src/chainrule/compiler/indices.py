@@ -16,13 +16,10 @@ from typing import Any
 _next_order = itertools.count().__next__
 
 
-@dataclass(frozen=True, eq=False)
-class Variable:
-    """A loop variable: 0 … extent − 1."""
+class _Counted:
+    """Something that takes the values 0 … extent − 1."""
 
-    name: str
     extent: int
-    order: int = field(default_factory=_next_order)
 
     @property
     def low(self) -> int:
@@ -34,27 +31,26 @@ class Variable:
         """Largest value (0 for an empty loop, whose body never runs)."""
         return max(self.extent - 1, 0)
 
+
+@dataclass(frozen=True, eq=False)
+class Variable(_Counted):
+    """A loop variable: 0 … extent − 1."""
+
+    name: str
+    extent: int
+    order: int = field(default_factory=_next_order)
+
     def __str__(self) -> str:
         return self.name
 
 
 @dataclass(frozen=True, eq=False)
-class Dynamic:
+class Dynamic(_Counted):
     """A position read from memory, made safe before use: 0 … extent − 1."""
 
     value: Any
     extent: int
     order: int = field(default_factory=_next_order)
-
-    @property
-    def low(self) -> int:
-        """Smallest value."""
-        return 0
-
-    @property
-    def high(self) -> int:
-        """Largest value."""
-        return max(self.extent - 1, 0)
 
     def __str__(self) -> str:
         return str(self.value)

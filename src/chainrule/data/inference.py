@@ -44,7 +44,7 @@ def infer_schema(
     Raises DataError for an unknown column, two columns of one name, a target that cannot be learnt, and a column
     of numbers with a few other cells in it; ArgumentError for a task or kind that does not exist.
 
-    >>> from chainrule.data import bundled
+    >>> from chainrule.data.tabular import bundled
     >>> schema = infer_schema(bundled("iris").frame, target="species")
     >>> [column.kind for column in schema.columns], str(schema.target.reason)
     (['number', 'number', 'number', 'number', 'category'], 'classification: the target holds names, 3 different ones')

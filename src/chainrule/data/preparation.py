@@ -32,7 +32,7 @@ _FORMAT = "chainrule preparation 1"
 class Preparation:
     """How rows become arrays: the schema, one step for each used column, and the target's mean and scale.
 
-    >>> from chainrule.data import bundled
+    >>> from chainrule.data.tabular import bundled
     >>> frame = bundled("iris").frame
     >>> preparation = Preparation.fit(frame, target="species")
     >>> preparation.transform(frame).shape, preparation.encode_target(frame["species"])[:3]

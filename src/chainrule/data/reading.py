@@ -81,7 +81,7 @@ def read_table(
     Raises DataError for a file that is missing, not a file, empty, without rows, not text or damaged: the
     message names the line and the fix. Raises MissingExtraError without pandas.
 
-    >>> from chainrule.data import bundled
+    >>> from chainrule.data.tabular import bundled
     >>> frame, reading = bundled("iris")
     >>> frame.shape, reading.encoding, reading.delimiter
     ((150, 5), 'utf-8', ',')

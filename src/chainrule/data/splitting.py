@@ -40,7 +40,7 @@ def split(
 
     Raises DataError for an unknown target and for too few rows; ArgumentError for a share or a seed without meaning.
 
-    >>> from chainrule.data import bundled
+    >>> from chainrule.data.tabular import bundled
     >>> train, test = split(bundled("iris").frame, "species", "classification", test=0.2)
     >>> len(train), len(test)
     (120, 30)
@@ -65,7 +65,7 @@ def split_three(
 ) -> tuple[Rows, Rows, Rows]:
     """Positions of the training, validation and test rows; both shares are of all rows. See `split`.
 
-    >>> from chainrule.data import bundled
+    >>> from chainrule.data.tabular import bundled
     >>> [len(rows) for rows in split_three(bundled("iris").frame, "species", "classification")]
     [90, 30, 30]
     """
