@@ -1,165 +1,22 @@
-"""Composite functions: ordinary Python over the primitives, each call in a scope of its own.
-
-The scope is what the explainer folds. Names and defaults are PyTorch's; `dim=` is accepted beside `axis=`.
-"""
+"""Losses: how far outputs are from targets, as one number (or one for each item), stable at extremes."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 
-from . import ops
-from .dtypes import DEFAULT_FLOAT
-from .errors import ArgumentError, BoundsError, DtypeError, ShapeError
-from .graph import Node, constant, scope, state
-from .ops.shapes import check_axis, reduced
-from .tensor import Tensor, as_tensor, dispatch, wrap
-from .tensor.core import as_operand
-from .tensor.elementwise import exp, log, logaddexp, relu, sigmoid, tanh
-from .tensor.manipulation import expand_dims, matrix_transpose, moved, reshaped
-from .tensor.products import matmul
-from .tensor.statistical import max, mean, sum
-
-P = ParamSpec("P")
-
-__all__ = [
-    "absorb", "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "linear",
-    "log_softmax", "logsumexp", "mse_loss", "relu", "sigmoid", "softmax", "softplus", "tanh",
-]  # fmt: skip
-
-
-def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Every call of the function opens a scope with its name."""
-    name = function.__name__
-
-    @functools.wraps(function)
-    def scoped(*arguments: P.args, **keywords: P.kwargs) -> Tensor:
-        with scope(name, "function"):
-            if state.quiet:
-                return function(*arguments, **keywords)
-            with ops.quiet():
-                return function(*arguments, **keywords)
-
-    return scoped
-
-
-def _axis(name: str, axis: int | None, dim: int | None, x: Tensor) -> int:
-    """The axis counted from the front; the last one if neither `axis` nor `dim` is given."""
-    if axis is not None and dim is not None:
-        raise ArgumentError(f"axis and dim mean the same; got axis={axis} and dim={dim}. Give one")
-    return check_axis(name, axis if axis is not None else dim if dim is not None else -1, x)
-
-
-def absorb(x: Any, y: Any) -> Tensor:
-    """x·y, and 0 wherever either is 0, even against infinity and NaN; shapes broadcast.
-
-    >>> absorb(0.0, float("inf")).item()
-    0.0
-    """
-    operands = [as_operand(x), as_operand(y)]
-    dtype = dispatch.common_dtype("absorb", operands)
-    nodes = [
-        dispatch.astype(one, dtype) if isinstance(one, Node) else dispatch.number(one, dtype)
-        for one in operands
-    ]
-    return wrap(dispatch.broadcast_node(ops.absorb, tuple(nodes)))
-
-
-@composite
-def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x·weightᵀ + bias: `x` (…, in), `weight` (out, in), `bias` (out,) → (…, out).
-
-    >>> import chainrule as cr
-    >>> linear(cr.ones((2, 3)), cr.ones((4, 3))).shape
-    (2, 4)
-    """
-    source = as_tensor(x)
-    if not source.ndim or source.shape[-1] != weight.shape[-1]:
-        raise ShapeError(
-            f"linear needs {weight.shape[-1]} features on the last axis; got {source.shape} for weight "
-            f"{weight.shape}. The weight is (out, in): did you mean to transpose one of them?"
-        )
-    if source.dtype != weight.dtype:
-        raise DtypeError(
-            f"linear needs input and weight of one dtype; got {source.dtype.name} and {weight.dtype.name}. "
-            f"Use x.astype({weight.dtype.name!r})"
-        )
-    result = matmul(source, matrix_transpose(weight))
-    return result if bias is None else result + bias
-
-
-@composite
-def softplus(x: Any) -> Tensor:
-    """log(1 + eˣ), without overflow.
-
-    >>> round(softplus(0.0).item(), 4)
-    0.6931
-    """
-    return logaddexp(as_tensor(x), 0.0)
-
-
-@composite
-def logsumexp(x: Any, axis: int | None = None, keepdims: bool = False, *, dim: int | None = None) -> Tensor:
-    """log Σ eˣ along `axis` (the last by default), shifted by the largest entry so that nothing overflows.
-
-    >>> import chainrule as cr
-    >>> round(logsumexp(cr.tensor([0.0, 0.0])).item(), 4)
-    0.6931
-    """
-    source = as_tensor(x)
-    along = _axis("logsumexp", axis, dim, source)
-    shift = _finite(_largest(source, along))
-    total = log(sum(exp(source - shift), axis=along, keepdims=True)) + shift
-    return total if keepdims else reshaped(total, _without(source.shape, along))
-
-
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    k = axis % len(shape)
-    return shape[:k] + shape[k + 1 :]
-
-
-def _largest(x: Tensor, axis: int) -> Tensor:
-    """The largest entry, as a constant: a shift by it cancels in every derivative."""
-    if not x.shape[axis]:
-        return wrap(constant(np.zeros(reduced(x.shape, (axis,), True), x.dtype)))
-    return max(x.detach(), axis=axis, keepdims=True)
-
-
-def _finite(x: Tensor) -> Tensor:
-    """x, and 0 where it is infinite: ∞ − ∞ would be NaN."""
-    finite = wrap(ops.isfinite.node((x.node,), {}))
-    return wrap(dispatch.broadcast_node(ops.where, (finite.node, x.node, constant(0, x.dtype))))
-
-
-@composite
-def softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tensor:
-    """eˣ / Σ eˣ along `axis` (the last by default): shares that add up to 1.
-
-    >>> import chainrule as cr
-    >>> softmax(cr.tensor([0.0, 0.0]))
-    tensor([0.5, 0.5])
-    """
-    source = as_tensor(x)
-    along = _axis("softmax", axis, dim, source)
-    powers = exp(source - _largest(source, along))
-    return powers / sum(powers, axis=along, keepdims=True)
-
-
-@composite
-def log_softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tensor:
-    """log of `softmax`, computed as x − log Σ eˣ without overflow.
-
-    >>> import chainrule as cr
-    >>> round(log_softmax(cr.tensor([0.0, 0.0]))[0].item(), 4)
-    -0.6931
-    """
-    source = as_tensor(x)
-    along = _axis("log_softmax", axis, dim, source)
-    shifted = source - _largest(source, along)
-    return shifted - log(sum(exp(shifted), axis=along, keepdims=True))
+from .. import ops
+from ..dtypes import DEFAULT_FLOAT
+from ..errors import ArgumentError, BoundsError, DtypeError, ShapeError
+from ..graph import state
+from ..tensor import Tensor, as_tensor, dispatch, wrap
+from ..tensor.elementwise import log, logaddexp
+from ..tensor.manipulation import expand_dims, moved, reshaped
+from ..tensor.statistical import mean, sum
+from .activations import log_softmax
+from .composite import composite, without_axis
+from .linear import absorb
 
 
 def _reduced(losses: Tensor, reduction: str) -> Tensor:
@@ -258,7 +115,7 @@ def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Tensor:
         # A class of probability 0 costs nothing, even where its logit is −∞.
         per_item = -sum(absorb(wanted, log_softmax(logits, axis)), axis=axis)
         return _reduced(per_item, reduction)
-    expected = _without(logits.shape, axis)
+    expected = without_axis(logits.shape, axis)
     if wanted.dtype.kind not in "iu":
         raise DtypeError(
             f"cross_entropy needs class indices (integers of shape {expected}) or probabilities (floats of shape "
