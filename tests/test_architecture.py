@@ -17,12 +17,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Each room imports only from rooms of lower levels, and from itself.
 LEVELS = {
     "errors": 0, "dtypes": 0, "language": 0, "pytree": 0, "config": 0, "files": 0,
-    "operations": 0, "elsewhere": 0, "graph": 1,
+    "operations": 0, "elsewhere": 0, "blas": 0, "graph": 1,
     "ops": 2, "rewrite": 2,
     "autodiff": 3,
     "tensor": 4,
     "functional": 5, "transforms": 5, "trace": 5, "compiler": 5,
-    "runtime": 6,
+    "runtime": 6, "clipping": 6,
     "nn": 7, "optim": 7, "data": 7, "explain": 7,
     "train": 8,
     "cli": 9, "testing": 9,
