@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import pytest
 
+import chainrule as cr
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ["README.md", "README.ko.md", "ARCHITECTURE.md", *sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")
@@ -103,6 +105,7 @@ def console(block: Block, folder: Path) -> str:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_document(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = (ROOT / name).read_text(encoding="utf-8")
+    cr.rescues(reset=True)  # of the tests before
     for file in (ROOT / "docs" / "data").glob("*") if (ROOT / "docs" / "data").exists() else ():
         shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -143,3 +146,20 @@ def test_both_readmes_show_the_same_commands() -> None:
     assert re.findall(r"^```sh\n(.*?)^```", english, re.M | re.S) == re.findall(
         r"^```sh\n(.*?)^```", korean, re.M | re.S
     )
+
+
+def test_the_names_that_the_page_for_pytorch_users_lists_exist() -> None:
+    """Every `nn.X`, `optim.X`, `data.X`, `cr.X` in the table of what exists is there, and nothing public is left out."""
+    page = (ROOT / "docs" / "coming-from-pytorch.md").read_text(encoding="utf-8")
+    table = page.split("## What exists")[1].split("## ")[0]
+    named = set(re.findall(r"`((?:nn|optim|data|cr)[.][\w.]+)`", table))
+    assert len(named) > 50
+    for name in named:
+        found: object = cr
+        for part in name.removeprefix("cr.").split("."):
+            found = getattr(found, part)
+    public = {f"nn.{name}" for name in cr.nn.__all__ if name not in ("init", "utils", "init")}
+    public |= {f"optim.{name}" for name in cr.optim.__all__ if name[0].isupper() and name != "Optimizer"}
+    public |= {f"optim.lr_scheduler.{name}" for name in cr.optim.lr_scheduler.__all__}
+    left_out = public - named - {"optim.ParameterGroup", "optim.lr_scheduler.LRScheduler"}
+    assert not left_out

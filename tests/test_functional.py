@@ -102,10 +102,12 @@ def test_softplus_and_bce_equal_exact_arithmetic(z):
 
 
 def test_binary_cross_entropy_at_the_ends():
-    value, slope = gradient(lambda p: F.binary_cross_entropy(p, [0.0, 1.0, 0.25], "none"), [0.0, 1.0, 0.25])
+    value, slope = gradient(
+        lambda p: F.binary_cross_entropy(p, [0.0, 1.0, 0.25], reduction="none"), [0.0, 1.0, 0.25]
+    )
     assert value[:2].tolist() == [0.0, 0.0] and slope[:2].tolist() == [1.0, -2.0]
     assert slope[2] == pytest.approx(0.0, abs=1e-15)
-    assert F.binary_cross_entropy([0.0], [1.0]).item() == INF
+    assert F.binary_cross_entropy([0.0], [1.0]).item() == 100.0
 
 
 def test_a_probability_of_zero_costs_nothing_even_where_the_logit_is_minus_infinity():
@@ -171,7 +173,7 @@ def test_losses_equal_torch(torch, reduction):
         labels = np.arange(len(logits)) % logits.shape[1]
         compared(
             torch,
-            lambda x, y: F.cross_entropy(x, y, reduction),
+            lambda x, y: F.cross_entropy(x, y, reduction=reduction),
             lambda z, y: T.cross_entropy(z, y, reduction=reduction),
             logits,
             labels,
@@ -179,7 +181,7 @@ def test_losses_equal_torch(torch, reduction):
         shares = np.random.default_rng(2).dirichlet(np.ones(logits.shape[1]), len(logits))
         compared(
             torch,
-            lambda x, y: F.cross_entropy(x, y, reduction),
+            lambda x, y: F.cross_entropy(x, y, reduction=reduction),
             lambda z, y: T.cross_entropy(z, y, reduction=reduction),
             logits,
             shares,
@@ -187,14 +189,14 @@ def test_losses_equal_torch(torch, reduction):
         yes = (random(*logits.shape, seed=3) > 0).astype(float)
         compared(
             torch,
-            lambda x, y: F.binary_cross_entropy_with_logits(x, y, reduction),
+            lambda x, y: F.binary_cross_entropy_with_logits(x, y, reduction=reduction),
             lambda z, y: T.binary_cross_entropy_with_logits(z, y, reduction=reduction),
             logits,
             yes,
         )
         compared(
             torch,
-            lambda x, y: F.mse_loss(x, y, reduction),
+            lambda x, y: F.mse_loss(x, y, reduction=reduction),
             lambda z, y: T.mse_loss(z, y, reduction=reduction),
             logits,
             yes,
@@ -202,7 +204,7 @@ def test_losses_equal_torch(torch, reduction):
     chances = random(3, 4, low=0.01, high=0.99)
     compared(
         torch,
-        lambda x, y: F.binary_cross_entropy(x, y, reduction),
+        lambda x, y: F.binary_cross_entropy(x, y, reduction=reduction),
         lambda z, y: T.binary_cross_entropy(z, y, reduction=reduction),
         chances,
         random(3, 4, low=0.0, high=1.0, seed=4),
@@ -218,7 +220,7 @@ def test_cross_entropy_of_images_and_single_items_equals_torch(torch, reduction)
     ):
         compared(
             torch,
-            lambda x, y: F.cross_entropy(x, y, reduction),
+            lambda x, y: F.cross_entropy(x, y, reduction=reduction),
             lambda z, y: theirs(z, y, reduction=reduction),
             logits,
             classes,
@@ -239,7 +241,7 @@ def test_reductions_and_labels_by_hand():
     logits = np.log([[0.2, 0.3, 0.5], [0.1, 0.6, 0.3]])
     costs = [-math.log(0.5), -math.log(0.6)]
     for labels in ([2, 1], np.asarray([2, 1], np.uint8), cr.asarray([2, 1])):
-        assert F.cross_entropy(logits, labels, "none").tolist() == pytest.approx(costs)
+        assert F.cross_entropy(logits, labels, reduction="none").tolist() == pytest.approx(costs)
         assert F.cross_entropy(logits, labels).item() == pytest.approx(sum(costs) / 2)
         assert F.cross_entropy(logits, labels, reduction="sum").item() == pytest.approx(sum(costs))
     x = cr.tensor(logits, requires_grad=True)

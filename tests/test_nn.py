@@ -262,7 +262,7 @@ def test_layers_and_losses_equal_pytorch():
         ]
         for ours, theirs, first, second in pairs:
             expected = theirs(reduction=reduction)(torch.from_numpy(first), torch.from_numpy(second)).item()
-            assert ours(reduction)(cr.tensor(first), cr.tensor(second)).item() == pytest.approx(
+            assert ours(reduction=reduction)(cr.tensor(first), cr.tensor(second)).item() == pytest.approx(
                 expected, rel=1e-5
             )
 

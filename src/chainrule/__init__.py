@@ -10,7 +10,7 @@ Array functions follow the array API standard, `nn` and `optim` PyTorch, transfo
 from math import e, inf, nan, pi
 from typing import TYPE_CHECKING
 
-from . import functional, nn, optim, testing
+from . import data, functional, nn, optim, testing
 from .config import config
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
@@ -60,7 +60,9 @@ from .tensor.searching import (
 from .tensor.statistical import (
     all, any, count_nonzero, cumulative_prod, cumulative_sum, diff, max, mean, min, prod, std, sum, var,
 )
-from .train import Run, fit, load, save
+from .train import (
+    Callback, LearningRates, Run, evaluate, find_learning_rate, fit, load, load_run, predict, save,
+)
 from .transforms import (
     checkpoint, custom_gradient, enable_grad, grad, hessian, hvp, jacobian, jvp, no_grad, value_and_grad, vjp,
 )
@@ -69,31 +71,32 @@ __version__ = "0.1.0"
 newaxis = None
 
 __all__ = [
-    "ArgumentError", "BoundsError", "ChainruleError", "CompileError", "CotangentError", "DataError",
-    "DtypeError", "ExpressionError", "FloatInfo", "Generator", "GradientCheckError", "GradientError",
-    "GraphError", "GraphRetainedWarning", "IntegerInfo", "MissingExtraError", "MissingNameError",
-    "NamespaceInfo", "NonFiniteError", "Rescue", "Run", "RunError", "ShapeError", "Story", "Tensor",
-    "TraceError", "UniqueAll", "UniqueCounts", "UniqueInverse", "__array_namespace_info__", "abs", "acos",
-    "acosh", "add", "all", "allclose", "any", "arange", "argmax", "argmin", "argsort", "asarray", "asin",
-    "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and", "bitwise_invert", "bitwise_left_shift",
-    "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool", "broadcast_arrays", "broadcast_shapes",
-    "broadcast_to", "can_cast", "ceil", "checkpoint", "clip", "compile", "concat", "config", "copysign", "cos",
-    "cosh", "count_nonzero", "cumulative_prod", "cumulative_sum", "custom_gradient", "diff", "divide", "e",
-    "empty", "empty_like", "enable_grad", "equal", "erf", "exp", "expand_dims", "explain", "expm1", "eye",
-    "finfo", "fit", "flatten", "flip", "float32", "float64", "floor", "floor_divide", "from_dlpack", "full",
-    "full_like", "functional", "grad", "greater", "greater_equal", "hessian", "hvp", "hypot", "iinfo", "inf",
-    "int16", "int32", "int64", "int8", "isclose", "isdtype", "isfinite", "isin", "isinf", "isnan", "jacobian",
-    "jvp", "less", "less_equal", "linspace", "load", "log", "log10", "log1p", "log2", "logaddexp",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "manual_seed", "matmul", "matrix_transpose",
-    "max", "maximum", "mean", "meshgrid", "min", "minimum", "moveaxis", "multiply", "nan", "negative",
-    "newaxis", "nextafter", "nn", "no_grad", "nonzero", "not_equal", "ones", "ones_like", "optim", "outer",
-    "pad", "permute_dims", "pi", "positive", "pow", "prod", "rand", "randint", "randn", "randperm",
-    "reciprocal", "relu", "remainder", "repeat", "rescues", "reshape", "result_type", "roll", "round", "save",
-    "searchsorted", "sigmoid", "sign", "signbit", "sin", "sinh", "sort", "sqrt", "square", "squeeze", "stack",
-    "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tensor", "tensordot", "testing",
-    "tile", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all", "unique_counts",
-    "unique_inverse", "unique_values", "unstack", "value_and_grad", "var", "vecdot", "vjp", "where", "zeros",
-    "zeros_like",
+    "ArgumentError", "BoundsError", "Callback", "ChainruleError", "CompileError", "CotangentError",
+    "DataError", "DtypeError", "ExpressionError", "FloatInfo", "Generator", "GradientCheckError",
+    "GradientError", "GraphError", "GraphRetainedWarning", "IntegerInfo", "LearningRates",
+    "MissingExtraError", "MissingNameError", "NamespaceInfo", "NonFiniteError", "Rescue", "Run", "RunError",
+    "ShapeError", "Story", "Tensor", "TraceError", "UniqueAll", "UniqueCounts", "UniqueInverse",
+    "__array_namespace_info__", "abs", "acos", "acosh", "add", "all", "allclose", "any", "arange", "argmax",
+    "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and",
+    "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool",
+    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "can_cast", "ceil", "checkpoint", "clip",
+    "compile", "concat", "config", "copysign", "cos", "cosh", "count_nonzero", "cumulative_prod",
+    "cumulative_sum", "custom_gradient", "data", "diff", "divide", "e", "empty", "empty_like",
+    "enable_grad", "equal", "erf", "evaluate", "exp", "expand_dims", "explain", "expm1", "eye",
+    "find_learning_rate", "finfo", "fit", "flatten", "flip", "float32", "float64", "floor", "floor_divide",
+    "from_dlpack", "full", "full_like", "functional", "grad", "greater", "greater_equal", "hessian", "hvp",
+    "hypot", "iinfo", "inf", "int16", "int32", "int64", "int8", "isclose", "isdtype", "isfinite", "isin",
+    "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linspace", "load", "load_run", "log",
+    "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "manual_seed", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min", "minimum",
+    "moveaxis", "multiply", "nan", "negative", "newaxis", "nextafter", "nn", "no_grad", "nonzero",
+    "not_equal", "ones", "ones_like", "optim", "outer", "pad", "permute_dims", "pi", "positive", "pow",
+    "predict", "prod", "rand", "randint", "randn", "randperm", "reciprocal", "relu", "remainder", "repeat",
+    "rescues", "reshape", "result_type", "roll", "round", "save", "searchsorted", "sigmoid", "sign",
+    "signbit", "sin", "sinh", "sort", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum",
+    "take", "take_along_axis", "tan", "tanh", "tensor", "tensordot", "testing", "tile", "tril", "triu",
+    "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all", "unique_counts", "unique_inverse",
+    "unique_values", "unstack", "value_and_grad", "var", "vecdot", "vjp", "where", "zeros", "zeros_like",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for known

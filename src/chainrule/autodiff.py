@@ -98,7 +98,7 @@ def gradients(
     With `wrt` only the paths to those nodes are walked and only their cotangents are returned (a node
     that no path reaches is missing). Otherwise every node on a path that requires grad is visited, and
     `visit(node, cotangent)` is called once for each when its cotangent is complete. `contributions`
-    collects what every node passed to every operand.
+    collects what every node passed to every operand. Hooks come first: what they answer is the cotangent.
     """
     mode: type[Mode] = Nodes if as_nodes else Arrays
     order = _differentiable(outputs)
@@ -116,6 +116,11 @@ def gradients(
                 g = found.pop(node, None)
                 if g is None:
                     continue
+                hooks = node.hooks if node.cell is None else node.cell.hooks
+                if hooks and (needed is None or node in needed):
+                    state.gradient_of = node
+                    for hook in list(hooks.values()):
+                        g = hook(g, as_nodes)
                 if wanted is not None and node in wanted:
                     kept[node] = g
                 if visit is not None:
@@ -402,6 +407,8 @@ def capture(
     others stay as constants. The copy holds no intermediate arrays.
     """
     replace = {node: _placeholder(node) for node in inputs}
+    for node in inputs:  # hooks on what the function was given; those of nodes outside stay with these
+        replace[node].hooks = node.hooks
     inner = topological(outputs, follow=lambda node: node.serial > before and node not in replace)
     outside = [
         node
@@ -420,6 +427,7 @@ def capture(
                 assert isinstance(node.operation, ops.Op)
                 operands = tuple(replace[operand] for operand in node.inputs)
                 replace[node] = node.operation.symbolic(operands, node.attributes)
+                replace[node].hooks = node.hooks
             else:
                 replace[node] = node
     finally:

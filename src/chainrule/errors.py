@@ -98,6 +98,12 @@ class MissingNameError(ChainruleError, AttributeError):
     """A name of PyTorch or NumPy that is called otherwise here; the message says how."""
 
 
+class MissingKeyError(ChainruleError, KeyError):
+    """A name that a dict of layers lacks; the message says which there are."""
+
+    __str__ = Exception.__str__  # a KeyError would show the message in quotation marks
+
+
 class GradientError(ChainruleError, RuntimeError):
     """Something that has no gradient was asked for one, or a graph would be cut silently."""
 
@@ -127,7 +133,12 @@ class GraphError(ChainruleError, RuntimeError):
 
 
 class DataError(ChainruleError, ValueError):
-    """A file or table that cannot be used as it is."""
+    """A file or table that cannot be used as it is.
+
+    `fact` is the same message as data, which can be told in another language, or None.
+    """
+
+    fact: Any = None
 
 
 class ExpressionError(ChainruleError, ValueError):
@@ -135,7 +146,12 @@ class ExpressionError(ChainruleError, ValueError):
 
 
 class RunError(ChainruleError, RuntimeError):
-    """A run directory or model file that cannot be used."""
+    """A run directory or model file that cannot be used.
+
+    `run` is the Run where training is over and only writing it failed, else None.
+    """
+
+    run: Any = None
 
 
 class MissingExtraError(ChainruleError, ImportError):

@@ -30,7 +30,7 @@ def replace_file(place: str | os.PathLike[str], data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 class NewFolder:
@@ -61,11 +61,11 @@ class NewFolder:
 
     def finish(self) -> None:
         """Let the folder appear. An empty folder of that name is replaced, anything else raises OSError."""
-        _sync_folder(self._temporary)
+        sync_folder(self._temporary)
         if os.path.isdir(self.place):
             os.rmdir(self.place)
         os.rename(self._temporary, self.place)
-        _sync_folder(os.path.dirname(self.place))
+        sync_folder(os.path.dirname(self.place))
 
     def discard(self) -> None:
         """Remove what was written, if the folder has not appeared, and the folders around it that were made for it."""
@@ -83,7 +83,7 @@ def _write_synced(path: str, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """A rename reaches the disk with its folder. Windows cannot open folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

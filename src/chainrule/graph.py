@@ -110,6 +110,10 @@ def bump_structure() -> None:
     _structure[0] += 1
 
 
+Hooks = dict[int, Callable[[Any, bool], Any]]
+"""What a cotangent passes through when it is complete: each takes it, and whether it is a node, and answers one."""
+
+
 class Node(Arithmetic):
     """One operation that happened or will happen, with one result.
 
@@ -119,7 +123,7 @@ class Node(Arithmetic):
     """
 
     __slots__ = (
-        "__weakref__", "_type", "_value", "attributes", "cell", "gradient_of", "holder", "inputs",
+        "__weakref__", "_type", "_value", "attributes", "cell", "gradient_of", "holder", "hooks", "inputs",
         "operation", "origin", "requires_grad", "scope", "serial",
     )  # fmt: skip
 
@@ -142,6 +146,7 @@ class Node(Arithmetic):
         self.cell = cell
         self.serial = _next_serial()
         self.holder: weakref.ref[Any] | None = None
+        self.hooks: Hooks | None = None
         self.scope: Scope | None = None
         self.origin: Origin | None = None
         self.gradient_of: Node | None = None
@@ -223,7 +228,7 @@ class Cell:
     """
 
     __slots__ = (
-        "__weakref__", "_array", "_reader", "generation", "grad", "kind", "name", "requires_grad",
+        "__weakref__", "_array", "_reader", "generation", "grad", "hooks", "kind", "name", "requires_grad",
     )  # fmt: skip
 
     def __init__(
@@ -231,6 +236,7 @@ class Cell:
     ) -> None:
         self._array = array
         self.grad: Any = None
+        self.hooks: Hooks | None = None
         self.requires_grad = requires_grad
         self.kind = kind
         self.name = name

@@ -1,14 +1,14 @@
 """The command `chainrule`: finds the verb, loads only its module, and turns errors into one clear line.
 
 A verb is a module of this folder with `add_arguments(parser)` and `run(arguments) -> int`; its help is the
-sentence `cli.<verb>` of the catalogue; `TAKES_FORMULAS` says that an argument may start with a minus sign.
+sentence `cli.<verb>` of the catalogue, that of its options `option.<name>`; `TAKES_FORMULAS` says that an argument
+may start with a minus sign.
 Exit codes: 0 done, 1 a finding, 2 wrong usage or bad input.
 Knows nothing of what the verbs do.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import difflib
 import importlib
@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import ArgumentError, ChainruleError
 from ..language import LANGUAGES, preferred_language, sentence
+from .usage import Parser
 
 VERBS = ("explain", "train", "predict", "demo", "env")
 
@@ -37,16 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _dispatch(arguments)
     except ChainruleError as failure:
         language = _language(arguments)
-        print(f"chainrule: {sentence('cli.error', language)}: {plain(failure)}", file=sys.stderr)
+        print(f"chainrule: {sentence('cli.error', language)}: {plain(failure, language)}", file=sys.stderr)
         return WRONG_USAGE
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED
 
 
-def plain(failure: ChainruleError) -> str:
+def plain(failure: ChainruleError, language: str) -> str:
     """The message without the line of code: at a prompt there is none that the user has written."""
-    return failure.message
+    fact = getattr(failure, "fact", None)
+    told: str = failure.message if fact is None else fact.told(language)
+    return told
 
 
 def readable(argument: str) -> str:
@@ -87,20 +90,16 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(verb: str, rest: list[str], language: str) -> int:
     module: Any = importlib.import_module(f"{__name__}.{verb}")
-    parser = argparse.ArgumentParser(
-        prog=f"chainrule {verb}", description=sentence(f"cli.{verb}", language), allow_abbrev=False
-    )
+    parser = Parser(verb, language)
     module.add_arguments(parser)
+    parser.add("--lang", about="lang", choices=LANGUAGES, default=language)
+    parser.add("-h", "--help", about="help", action="help")
     options = {option for action in parser._actions for option in action.option_strings}
-    if "--lang" not in options:
-        parser.add_argument(
-            "--lang", choices=LANGUAGES, default=language, help=sentence("cli.lang", language)
-        )
     try:
         if getattr(module, "TAKES_FORMULAS", False):
             rest = [_not_an_option(one, options) for one in rest]
         parsed = parser.parse_intermixed_args(rest)
-    except SystemExit as stop:  # argparse has said why
+    except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else WRONG_USAGE
     result: int = module.run(parsed)
     return result

@@ -10,14 +10,16 @@ from importlib import metadata
 from pathlib import Path
 
 from ..language import sentence
+from .usage import Parser
 
 _REQUIRED = ("numpy", "llvmlite", "rich", "safetensors")
 _EXTRAS = {"tabular": ("pandas", "scikit-learn", "charset-normalizer"), "jax": ("jax",)}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The options of `chainrule env`."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add("--json", about="json", action="store_true")
+    parser.epilog = parser.say("option.plain_codes")
 
 
 def run(arguments: argparse.Namespace) -> int:

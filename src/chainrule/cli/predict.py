@@ -10,27 +10,23 @@ from typing import TYPE_CHECKING, Any
 from ..data.tabular import Fact, read_table, write_table
 from ..errors import ArgumentError, DataError
 from ..train.files import readable
-from ..train.tabular import Prediction, Predictor, load_predictor
+from ..train.predictor import Prediction, Predictor, load_predictor
 from .report import Report, score_text
+from .usage import Parser
 
 if TYPE_CHECKING:
     import pandas
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments and options of `chainrule predict`."""
-    parser.add_argument("run", metavar="RUN", help="a folder that `chainrule train` made")
-    parser.add_argument(
-        "table", metavar="new.csv", help="a table with the columns of the training table, in any order"
-    )
-    parser.add_argument(
-        "-o", "--out", metavar="out.csv", help="where the predictions are written (<table>-predictions.csv)"
-    )
-    parser.add_argument(
-        "--encoding", metavar="NAME", help="how the file's letters are written (found by default)"
-    )
-    parser.add_argument("--quiet", action="store_true", help="print only what is unusual")
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    parser.add("run", about="run", metavar="RUN")
+    parser.add("table", about="new_table", metavar="new.csv")
+    parser.add("-o", "--out", about="predictions", metavar="out.csv")
+    parser.add("--encoding", about="encoding", metavar="NAME")
+    parser.add("--quiet", about="quiet_predict", action="store_true")
+    parser.add("--json", about="json", action="store_true")
+    parser.epilog = parser.say("option.plain_codes")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,9 @@ from typing import Any
 from ..data.tabular import Column, Fact
 from ..language import sentence
 from ..train.files import readable
-from ..train.tabular import Outcome, Plan, accuracy_interval
+from ..train.rivals import Difference, accuracy_interval
+from ..train.tabular import Outcome, Plan, Record
+from ..train.validation import CrossValidation
 
 # Longer lists of columns or classes are cut, so that the score stays on the screen.
 _SHOWN_COLUMNS = 12
@@ -23,7 +25,10 @@ _SHOWN_CLASSES = 8
 # Facts that go without saying.
 _ORDINARY = {"encoding_utf8", "delimiter_comma", "number", "category", "boolean"}
 
-_LABELS = ("data", "target", "split", "network", "training", "test", "saved", "next", "note")
+_LABELS = ("data", "target", "split", "network", "training", "test", "verdict", "saved", "next", "note", "careful")
+
+# Figures in the order of the columns of a report.
+_MODELS = ("network", "linear", "baseline")
 
 
 def width(text: str) -> int:
@@ -92,7 +97,7 @@ def number(value: float) -> str:
 
 
 def report_plan(plan: Plan, report: Report) -> None:
-    """Data, target, split and network, before training."""
+    """Data, target, split and networks, before training."""
     reading, schema = plan.table.reading, plan.schema
     name = readable(os.path.basename(reading.path))
     report.line("data", report.say("train.data_size", name=name, rows=reading.rows, columns=reading.columns))
@@ -110,17 +115,27 @@ def report_plan(plan: Plan, report: Report) -> None:
         more = [report.say("train.more_classes", count=extra)] if extra > 0 else []
         report.line("", " · ".join(counted[:_SHOWN_CLASSES] + more))
     report.lines(map(report.told, target.facts))
-    training, validation, test = map(len, plan.parts)
-    sizes = {"training": training, "validation": validation, "test": test, "seed": plan.settings.seed}
-    report.line("split", report.say("train.split_sizes", **sizes))
+    sizes = {"training": len(plan.training), "test": len(plan.test), "seed": plan.settings.seed}
+    report.line("split", report.say("train.split_sizes" if len(plan.test) else "train.split_none", **sizes))
     report.lines(map(report.told, plan.facts))
-    shape = " → ".join(map(str, plan.sizes))
-    report.line(
-        "network",
-        report.say(
-            "train.network_shape", sizes=shape, parameters=f"{plan.parameters:,}", batch=plan.batch_size
-        ),
-    )
+    _report_networks(plan, report)
+    for one in plan.leaks:
+        report.line("careful", report.told(one))
+    for one in plan.notes:
+        report.line("note", report.told(one))
+
+
+def _report_networks(plan: Plan, report: Report) -> None:
+    count = plan.model.count
+    values = {
+        "sizes": " → ".join(map(str, plan.sizes)),
+        "parameters": f"{plan.model.parameter_count:,}",
+        "batch": plan.batch_size,
+        "count": count,
+    }
+    report.line("network", report.say(f"train.network_{'several' if count > 1 else 'single'}", **values))
+    if len(plan.training) > 1:
+        report.line("", report.say("train.held_back" if count > 1 else "train.held_back_single", count=count))
 
 
 def _column_row(column: Column, report: Report) -> list[str]:
@@ -146,27 +161,78 @@ def _column_row(column: Column, report: Report) -> list[str]:
 # ------------------------------------------------------------------------------------------- the outcome
 
 
-def report_outcome(outcome: Outcome, report: Report) -> None:
-    """How training ended, and the score of the test rows beside the baseline."""
+def report_outcome(outcome: Outcome, validation: CrossValidation | None, report: Report) -> None:
+    """How training ended, the scores of rows that were not learnt from, and whether the network helps."""
     run, plan = outcome.run, outcome.plan
     ending = {"epochs": len(run.history), "best": run.best_epoch, "patience": plan.settings.patience}
     report.line("training", report.say(f"train.{run.stopped}", **ending))
-    report.line("test", report.say("train.test_rows", rows=outcome.test_rows))
-    rows = [["", report.say("train.column_network"), report.say("train.column_baseline"), ""]]
+    if validation is not None:
+        _report_validation(validation, plan, report)
+        _report_verdict(validation.difference, validation.mean("network"), validation.mean("linear"), report)
+        better = validation.mean("network"), validation.mean("baseline")
+    elif outcome.score:
+        _report_test(outcome, report)
+        assert outcome.difference is not None
+        _report_verdict(outcome.difference, outcome.score, outcome.linear, report, len(plan.test))
+        better = outcome.score, outcome.baseline
+    else:
+        report.line("test", report.say("train.no_test"))
+        return
+    name = next(iter(better[0]))
+    if better[0][name] <= better[1][name]:
+        report.line("careful", report.say("train.no_better"))
+
+
+def _heads(report: Report) -> list[str]:
+    return ["", *(report.say(f"train.column_{model}") for model in _MODELS), ""]
+
+
+def _report_test(outcome: Outcome, report: Report) -> None:
+    rows = [_heads(report)]
     for name, value in outcome.score.items():
-        detail = _accuracy_detail(outcome, value, report) if name == "accuracy" else ""
-        rows.append(
-            [
-                report.say(f"train.{name}"),
-                score_text(name, value),
-                score_text(name, outcome.baseline[name]),
-                detail,
-            ]
-        )
+        figures = [score_text(name, one[name]) for one in (outcome.score, outcome.linear, outcome.baseline)]
+        detail = _accuracy_detail(value, len(outcome.plan.test), report) if name == "accuracy" else ""
+        rows.append([report.say(f"train.{name}"), *figures, detail])
+    report.line("test", report.say("train.test_rows", rows=len(outcome.plan.test)))
     report.lines(aligned(rows))
-    report.line("", _baseline(outcome, report))
-    if not outcome.beats_baseline:
-        report.line("note", report.say("train.no_better"))
+    report.line("", _rivals(outcome.plan, outcome.baseline_class, report))
+
+
+def _report_validation(validation: CrossValidation, plan: Plan, report: Report) -> None:
+    values = {
+        "folds": validation.folds, "repeats": validation.repeats, "count": len(validation.scores),
+        "tested": round(validation.tested),
+    }  # fmt: skip
+    report.line("test", report.say("train.validated", **values))
+    rows = [_heads(report)]
+    for name in validation.measures:
+        figures = []
+        for model in _MODELS:
+            low, high = (score_text(name, one) for one in validation.interval(model, name))
+            mean = score_text(name, validation.mean(model)[name])
+            figures.append(mean if model == "baseline" else f"{mean} ({low} … {high})")
+        rows.append([report.say(f"train.{name}"), *figures, ""])
+    report.lines(aligned(rows))
+    report.line("", report.say("train.intervals"))
+    report.line("", _rivals(plan, None, report))
+
+
+def _report_verdict(
+    difference: Difference, network: Record, linear: Record, report: Report, rows: int | None = None
+) -> None:
+    """Whether the network helps, beside a linear model."""
+    name = difference.measure
+    values = {
+        "measure": report.say(f"train.{name}"),
+        "network": score_text(name, network[name]),
+        "linear": score_text(name, linear[name]),
+        "low": f"{difference.low:+.3g}",
+        "high": f"{difference.high:+.3g}",
+        "value": f"{difference.value:+.3g}",
+    }
+    report.line("verdict", report.say(f"train.verdict_{difference.verdict}", **values))
+    if difference.verdict == "open":
+        report.line("", report.say("train.verdict_more" if rows is None else "train.verdict_rows", rows=rows))
 
 
 def score_text(name: str, value: float) -> str:
@@ -174,19 +240,19 @@ def score_text(name: str, value: float) -> str:
     return f"{value:.4g}" if name == "mean_absolute_error" else f"{value:.3f}"
 
 
-def _accuracy_detail(outcome: Outcome, value: float, report: Report) -> str:
-    low, high = accuracy_interval(value, outcome.test_rows)
-    hits = round(value * outcome.test_rows)
-    detail = report.say(
-        "train.accuracy_detail", hits=hits, rows=outcome.test_rows, low=f"{low:.2f}", high=f"{high:.2f}"
-    )
-    return f"({detail})"
+def _accuracy_detail(value: float, rows: int, report: Report) -> str:
+    low, high = accuracy_interval(value, rows)
+    values = {"hits": round(value * rows), "rows": rows, "low": f"{low:.2f}", "high": f"{high:.2f}"}
+    return f"({report.say('train.accuracy_detail', **values)})"
 
 
-def _baseline(outcome: Outcome, report: Report) -> str:
-    if outcome.baseline_class is None:
-        return report.say("train.baseline_mean")
-    return report.say("train.baseline_class", name=repr(outcome.baseline_class))
+def _rivals(plan: Plan, baseline_class: str | None, report: Report) -> str:
+    """What the two rivals are."""
+    if not plan.preparation.classes:
+        return report.say("train.rivals_numbers")
+    if baseline_class is None:
+        return report.say("train.rivals_classes")
+    return report.say("train.rivals_class", name=repr(baseline_class))
 
 
 def command(*parts: str) -> str:

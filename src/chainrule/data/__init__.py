@@ -1,1 +1,6 @@
-"""Data for training: tables from files (`tabular` is the door). Imports nothing until it is asked for."""
+"""Data for training: batches of arrays (`DataLoader`), and tables from files (`tabular` is the door of those)."""
+
+from .holding import train_test_split
+from .loader import ArraySource, Batch, DataLoader, IterableSource, Source
+
+__all__ = ["ArraySource", "Batch", "DataLoader", "IterableSource", "Source", "train_test_split"]

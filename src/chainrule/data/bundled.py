@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from importlib import resources
 
-from ..errors import DataError
+from .facts import Fault, fault
 from .reading import Table, read_table
 
 BUNDLED = ("iris",)
@@ -26,8 +26,8 @@ def bundled(name: str = "iris") -> Table:
     """
     if name not in BUNDLED:
         close = difflib.get_close_matches(name, BUNDLED, n=1)
-        advice = f"Did you mean {close[0]!r}?" if close else "Name one of them, or the path of a file"
-        raise DataError(f"the package holds the tables {', '.join(BUNDLED)}; got {name!r}. {advice}")
+        advice = Fault("did_you_mean", {"names": repr(close[0])}) if close else Fault("name_a_table", {})
+        raise fault("no_bundled_table", known=", ".join(BUNDLED), name=repr(name), advice=advice)
     # The package may lie in an archive; then this makes a real file for as long as it is read.
     with resources.as_file(resources.files(__package__).joinpath(f"{name}.csv")) as path:
         return read_table(path)

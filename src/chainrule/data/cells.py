@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
 from . import extras
-from .facts import quoted
+from .facts import fault, quoted
 
 if TYPE_CHECKING:
     import pandas
@@ -183,16 +182,12 @@ def parse_numbers(
     texts = ["" if cell is None or cell in _MISSING_NUMBER else cell for cell in cells]
     for position, cell in enumerate(texts):
         if cell and form.fullmatch(cell) is None:
-            what = "yes or no" if style == "boolean" else "numbers"
-            raise DataError(
-                f"column {quoted(column)} needs {what}; got {quoted(cell)} in row {row_name(rows, position)}. "
-                "Correct the cell, or leave it empty if the value is unknown"
-            )
+            key = "not_yes_or_no" if style == "boolean" else "not_a_number"
+            raise fault(key, column=quoted(column), value=quoted(cell), row=row_name(rows, position))
     numbers = np.array([convert(cell) if cell else math.nan for cell in texts], dtype=np.float64)
     for position in np.flatnonzero(np.isinf(numbers)).tolist():
-        raise DataError(
-            f"column {quoted(column)} needs finite numbers; got {quoted(texts[position])} in row "
-            f"{row_name(rows, position)}. Correct the cell, or leave it empty if the value is unknown"
+        raise fault(
+            "infinite", column=quoted(column), value=quoted(texts[position]), row=row_name(rows, position)
         )
     return numbers
 
@@ -206,10 +201,10 @@ def parse_dates(cells: Sequence[Cell], form: str, column: str, rows: Sequence[ob
     days = _days(cells, form)
     for position in np.flatnonzero(np.isnan(days)).tolist():
         if cells[position] is not None:
-            raise DataError(
-                f"column {quoted(column)} needs dates of the form {form}; got {quoted(cells[position])} in row "
-                f"{row_name(rows, position)}. Correct the cell, or leave it empty if the date is unknown"
-            )
+            raise fault(
+                "not_a_date", column=quoted(column), form=form, value=quoted(cells[position]),
+                row=row_name(rows, position),
+            )  # fmt: skip
     parts = (stamps.dt.month, stamps.dt.day_of_week, stamps.dt.hour + stamps.dt.minute / 60)
     return np.stack([days, *(part.to_numpy(np.float64) for part in parts)], axis=1)
 

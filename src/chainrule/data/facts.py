@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import DataError
 from ..language import catalogue, sentence
@@ -26,6 +26,8 @@ class Fact:
     '2 blank lines were skipped'
     """
 
+    room: ClassVar[str] = "fact"
+
     key: str
     values: Mapping[str, Any]
 
@@ -35,7 +37,7 @@ class Fact:
     def told(self, language: str) -> str:
         """The sentence in "en" or "ko", without a full stop."""
         values = {name: _told_value(value, language) for name, value in self.values.items()}
-        return sentence(f"{_ROOM}.{self.key}", language, **values)
+        return sentence(f"{self.room}.{self.key}", language, **values)
 
     def to_json(self) -> dict[str, Any]:
         """The fact as plain JSON."""
@@ -44,20 +46,39 @@ class Fact:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Fact:
         """The inverse of `to_json`. Raises DataError for a key that does not exist."""
-        if f"{_ROOM}.{record['key']}" not in catalogue():
-            raise DataError(
-                f"a fact needs a known key; got {record['key']!r}. The record is damaged or newer"
-            )
+        if f"{cls.room}.{record['key']}" not in catalogue():
+            raise fault("unknown_fact", name=repr(record["key"]))
         return cls(record["key"], dict(record["values"]))
 
 
 def _told_value(value: Any, language: str) -> Any:
-    """Several names as a list in quotes, a delimiter by its name in the reader's language, the rest as it is."""
+    """Several names as a list in quotes, what is a sentence itself in the reader's language, the rest as it is."""
+    if isinstance(value, Fact):
+        return value.told(language)
     if isinstance(value, (list, tuple)):
         return listed(value, language=language)
     if isinstance(value, str) and value in DELIMITERS.values():
         return sentence(f"{_ROOM}.{value.replace(' ', '_')}", language)
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(Fact):
+    """What is wrong with a table, as a key of the catalogue's `[fault]` and values; also a part of such a sentence."""
+
+    room: ClassVar[str] = "fault"
+
+
+def fault(key: str, **values: Any) -> DataError:
+    """The error for a fault, in English; its `fact` tells it in other languages.
+
+    >>> fault("no_rows").fact.told("ko")
+    '표에 행이 하나는 있어야 하는데 하나도 없습니다. 행을 어떻게 골랐는지 확인하십시오'
+    """
+    found = Fault(key, values)
+    error = DataError(str(found))
+    error.fact = found
+    return error
 
 
 def fact(key: str, **values: Any) -> Fact:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArgumentError, DataError
+from ..errors import ArgumentError
 from . import cells as read
 from .cells import Cell
-from .facts import Fact, fact, quoted
+from .facts import Fact, fact, fault, quoted
 from .schema import USED_KINDS, Column, Schema, Target, Task, columns_of, labels_of, require_column
 
 if TYPE_CHECKING:
@@ -130,10 +130,7 @@ def _asked_kind(asked: str, levels: Sequence[str]) -> tuple[str, str | None, Fac
     elif asked == "date":
         style = read.date_format(levels) or "ISO8601"
         if style == "ambiguous":
-            raise DataError(
-                "dates must say which number is the day; got days and months that can be swapped, such as "
-                f"{quoted(levels[0])}. Write them as YYYY-MM-DD"
-            )
+            raise fault("ambiguous_dates", value=quoted(levels[0]))
     return asked, style, fact("asked", kind=asked)
 
 
@@ -178,10 +175,13 @@ def _text_kind(
     numbers = sum(count for level, count in counts.items() if read.is_number(level))
     if not codes and other is not None and levels > _TEXT_LEVELS and numbers >= _NUMBER_SHARE * present:
         row = read.row_name(rows, list(cells).index(other))
-        raise DataError(
-            f"column {quoted(name)} has {numbers} numbers among its {present} values and must have only numbers; got "
-            f"{quoted(other)} in row {row}. Correct the cell, leave it empty if the value is unknown, or settle the "
-            "column's kind: --category or --skip with its name (kinds= in Python)"
+        raise fault(
+            "mostly_numbers",
+            column=quoted(name),
+            numbers=numbers,
+            present=present,
+            value=quoted(other),
+            row=row,
         )
     if levels == present and levels > 1:
         return "identifier", None, fact("identifier")
@@ -200,14 +200,15 @@ def infer_target(column: Column, cells: Sequence[Cell], rows: Sequence[object], 
     Raises DataError for a target that is constant, missing everywhere, different in every row of words, or not
     made of numbers where regression was asked for.
     """
-    where = f"the target {quoted(column.name)}"
+    where = quoted(column.name)
     labels, numbers = labels_of(column.style if column.kind == "number" else None, cells, column.name, rows)
     present = [label for label in labels if label is not None]
     missing = len(labels) - len(present)
     counts = Counter(present)
     if len(counts) < 2:
-        got = f"{quoted(present[0])} in every row" if present else f"none in {len(rows)} rows"
-        raise DataError(f"{where} needs at least two different values; got {got}. Name another column")
+        if not present:
+            raise fault("empty_target", target=where, rows=len(rows))
+        raise fault("constant_target", target=where, value=quoted(present[0]))
     if task == "regression" and numbers is None:
         # Reading the words as numbers names the first row that is none.
         numbers = read.parse_numbers(cells, "plain", column.name, rows)
@@ -217,9 +218,8 @@ def infer_target(column: Column, cells: Sequence[Cell], rows: Sequence[object], 
     if chosen == "regression":
         return Target(column.name, chosen, reason, style, missing, facts=tuple(facts))
     if len(counts) == len(present) > 2 or (column.kind == "text" and task == "auto"):
-        raise DataError(
-            f"{where} needs several rows for each class; got {len(counts)} different values in {len(present)} rows, "
-            f"such as {quoted(present[0])}. Name another column"
+        raise fault(
+            "too_many_classes", target=where, levels=len(counts), rows=len(present), value=quoted(present[0])
         )
     classes = sorted(counts, key=(lambda label: (float(label), label)) if numbers is not None else None)
     single = [label for label in classes if counts[label] == 1]

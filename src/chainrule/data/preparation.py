@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from . import cells as read
-from .facts import Fact, fact, listed, quoted
+from .facts import Fact, fact, fault, listed, quoted
 from .inference import infer_schema
 from .schema import Schema, Target, columns_of, labels_of, require_column
 from .steps import Step, apply_step, finite, fit_scaling, fit_steps, step_from_json, step_to_json
@@ -58,20 +58,19 @@ class Preparation:
         if schema is None:
             schema = infer_schema(frame, target, task)
         elif schema.target is None or schema.target.name != target:
-            raise DataError(f"fit needs a schema made for the target {target!r}. Call infer_schema with it")
+            raise fault("other_schema", target=repr(target))
         columns = columns_of(frame)
         for name in (target, *(column.name for column in schema.features)):
             require_column(name, columns)
         known = [cell is not None for cell in read.cells_of(columns[target])]
         if not any(known):
-            raise DataError(
-                f"fit needs rows with a value of the target {target!r}; got none in {len(frame)} rows"
-            )
+            raise fault("no_target_values", target=repr(target), rows=len(frame))
         frame = frame[known]
         if not schema.features:
-            raise DataError(
-                f"learning needs at least one column besides the target {target!r}; got "
-                f"{listed(column.name for column in schema.skipped)}, all skipped. Settle the kind of a column"
+            raise fault(
+                "no_features" if schema.skipped else "no_other_columns",
+                target=repr(target),
+                columns=[column.name for column in schema.skipped],
             )
         preparation = cls(schema, fit_steps(schema.features, frame))
         if _target_of(schema).task == "classification":
@@ -114,9 +113,7 @@ class Preparation:
         """
         columns = columns_of(frame)
         for step in self.steps:
-            require_column(
-                step.column, columns, "The network was trained with it: add it, empty where unknown"
-            )
+            require_column(step.column, columns, "add_column")
         known = {column.name for column in self.schema.columns}
         notes = (
             [fact("ignored_columns", names=extra)]
@@ -131,10 +128,7 @@ class Preparation:
             result: NDArray[np.float32] = np.concatenate(blocks, axis=1).astype(np.float32)
         if not np.isfinite(result).all():
             row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(result)))
-            raise DataError(
-                f"column {quoted(self.feature_columns[feature])} needs numbers near those of training; got one in row "
-                f"{read.row_name(rows, row)} that is too far from them for a float32. Correct the cell"
-            )
+            raise fault("too_far", column=quoted(self.feature_columns[feature]), row=read.row_name(rows, row))
         return result
 
     def encode_target(self, series: pandas.Series[Any]) -> NDArray[np.int64] | NDArray[np.float32]:
@@ -153,10 +147,10 @@ class Preparation:
             if label is None:
                 raise _missing_target(target.name, rows, position)
             if label not in indices:
-                raise DataError(
-                    f"the target {quoted(target.name)} needs one of the classes of training, {listed(target.classes)}; "
-                    f"got {quoted(label)} in row {read.row_name(rows, position)}. Leave the row out, or train with it"
-                )
+                raise fault(
+                    "unknown_class", target=quoted(target.name), classes=list(target.classes), value=quoted(label),
+                    row=read.row_name(rows, position),
+                )  # fmt: skip
         return np.array([indices[label] for label in labels if label is not None], dtype=np.int64)
 
     def decode_target(self, values: ArrayLike) -> NDArray[Any]:
@@ -170,10 +164,7 @@ class Preparation:
         if array.dtype.kind not in "iu" or (
             len(array) and not 0 <= array.min() <= array.max() < len(self.classes)
         ):
-            raise DataError(
-                f"decode_target needs class indices from 0 to {len(self.classes) - 1}; got "
-                f"{listed(array.tolist(), 3)}. Take the argmax of the network's output"
-            )
+            raise fault("no_such_class", last=len(self.classes) - 1, values=listed(array.tolist(), 3))
         names: NDArray[Any] = np.array(self.classes, dtype=object)[array]
         return names
 
@@ -207,10 +198,7 @@ class Preparation:
         except DataError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                f"a preparation needs the format {_FORMAT!r}; got a record that lacks or garbles {error}. "
-                "The file is damaged or of another version: train again"
-            ) from error
+            raise fault("damaged_preparation", format=repr(_FORMAT), error=str(error)) from error
 
     def _target_numbers(self, series: pandas.Series[Any]) -> NDArray[np.float64]:
         rows = list(series.index)
@@ -227,12 +215,9 @@ class Preparation:
 
 def _target_of(schema: Schema) -> Target:
     if schema.target is None:
-        raise DataError("a preparation needs a schema with a target. Call infer_schema with target=")
+        raise fault("schema_without_target")
     return schema.target
 
 
 def _missing_target(name: str, rows: Sequence[object], position: int) -> DataError:
-    return DataError(
-        f"the target {quoted(name)} needs a value in every row; got none in row {read.row_name(rows, position)}. "
-        "Take the rows from split, which leaves such rows out"
-    )
+    return fault("missing_target", target=quoted(name), row=read.row_name(rows, position))

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from . import extras
 from .cells import MISSING, Cell, is_number
-from .facts import DELIMITERS, Fact, fact, listed, quoted
+from .facts import DELIMITERS, Fact, Fault, fact, fault, quoted
 
 if TYPE_CHECKING:
     import pandas
@@ -43,9 +43,9 @@ _MARKS = (
 
 # How files begin that are often mistaken for CSV.
 _OTHER_FORMATS = (
-    (b"PK\x03\x04", "an Excel workbook or a zip archive"), (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
-    (b"\x1f\x8b", "a gzip archive"), (b"PAR1", "a Parquet file"), (b"%PDF", "a PDF document"),
-    (b"SQLite format 3", "an SQLite database"), (b"<!doctype", "a web page"), (b"<html", "a web page"),
+    (b"PK\x03\x04", "excel_or_zip"), (b"\xd0\xcf\x11\xe0", "old_excel"),
+    (b"\x1f\x8b", "gzip"), (b"PAR1", "parquet"), (b"%PDF", "pdf"),
+    (b"SQLite format 3", "sqlite"), (b"<!doctype", "web_page"), (b"<html", "web_page"),
 )  # fmt: skip
 
 _SAMPLE_ROWS = 100
@@ -95,10 +95,7 @@ def read_table(
     header, cells, blank = _cells(name, text, delimiter)
     header, header_facts = _name_columns(name, header)
     if not len(cells):
-        raise DataError(
-            f"read_table needs at least one row below the column names; got only the line of names in "
-            f"{quoted(name, 200)}. Add rows, or check that the right file was given"
-        )
+        raise fault("only_names", file=quoted(name, 200))
     blank_facts = [fact("blank_lines", count=blank)] if blank else []
     facts = (encoding_fact, delimiter_fact, *header_facts, *blank_facts)
     # As objects, pandas guesses no types and keeps None, alike in its versions 2 and 3.
@@ -110,49 +107,38 @@ def _read_bytes(name: str) -> bytes:
     """The whole file; every reason why it cannot be had is a DataError."""
     where = quoted(name, 200)
     if os.path.isdir(name):
-        raise DataError(f"read_table needs a file; got the folder {where}. Name a CSV file in it")
+        raise fault("folder", file=where)
     if not os.path.exists(name):
-        raise DataError(
-            f"read_table needs an existing file; got {where}, which does not exist{_neighbours(name)}"
-        )
+        raise fault("no_file", file=where, advice=_neighbours(name))
     if not os.path.isfile(name):
-        raise DataError(f"read_table needs a regular file; got {where}. Save the data as a file first")
+        raise fault("no_regular_file", file=where)
     try:
         with open(name, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise DataError(
-            f"read_table needs a readable file; got {where}: {error.strerror}. Check its permissions"
-        ) from error
+        raise fault("unreadable", file=where, reason=error.strerror) from error
     if not data.strip(b" \t\r\n\xef\xbb\xbf\xff\xfe\0"):
-        raise DataError(
-            f"read_table needs a line of column names and rows; got the empty file {where}. Fill it"
-        )
+        raise fault("empty_file", file=where)
     for start, format_name in _OTHER_FORMATS:
         if data[: len(start)].lower() == start.lower():
-            raise DataError(
-                f"read_table needs a CSV file; got {format_name}: {where}. Export it as CSV in UTF-8"
-            )
+            raise fault("other_format", format=Fault(format_name, {}), file=where)
     return data
 
 
 def _refuse_nul(name: str, text: str) -> None:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(
-            f"read_table needs text; got a NUL byte in line {line} of {quoted(name, 200)}. "
-            "The file is damaged or not text; save it again as CSV in UTF-8"
-        )
+        raise fault("nul", line=line, file=quoted(name, 200))
 
 
-def _neighbours(name: str) -> str:
-    """`. Did you mean 'data.csv'?` when the folder holds a file of nearly that name, or the general advice."""
+def _neighbours(name: str) -> Fault:
+    """`Did you mean 'data.csv'?` when the folder holds a file of nearly that name, or the general advice."""
     try:
         candidates = os.listdir(os.path.dirname(name) or ".")
     except OSError:
         candidates = []
     close = difflib.get_close_matches(os.path.basename(name), candidates, n=1)
-    return f". Did you mean {close[0]!r}?" if close else ". Check the path and its spelling"
+    return Fault("did_you_mean", {"names": repr(close[0])}) if close else Fault("check_path", {})
 
 
 def _decode(name: str, data: bytes, asked: str | None) -> tuple[str, str, Fact]:
@@ -161,9 +147,7 @@ def _decode(name: str, data: bytes, asked: str | None) -> tuple[str, str, Fact]:
         try:
             return data.decode(asked), asked, fact("encoding_asked", encoding=asked)
         except LookupError as error:
-            raise DataError(
-                f"read_table needs an encoding that Python knows; got {asked!r}. Try 'utf-8'"
-            ) from error
+            raise fault("unknown_encoding", encoding=repr(asked)) from error
         except UnicodeError as error:
             raise _undecodable(name, asked, error) from error
     for mark, encoding in _MARKS:
@@ -179,11 +163,10 @@ def _decode(name: str, data: bytes, asked: str | None) -> tuple[str, str, Fact]:
 
 
 def _undecodable(name: str, encoding: str, error: UnicodeError) -> DataError:
-    place = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
-    return DataError(
-        f"read_table needs text in {encoding}; got bytes that are not{place} of {quoted(name, 200)}. "
-        "Save the file as UTF-8, or name its encoding"
-    )
+    values = {"encoding": encoding, "file": quoted(name, 200)}
+    if isinstance(error, UnicodeDecodeError):
+        return fault("undecodable_at", byte=error.start, **values)
+    return fault("undecodable", **values)
 
 
 def _guess_encoding(data: bytes) -> tuple[str, str, Fact]:
@@ -242,7 +225,7 @@ def _find_delimiter(text: str, asked: str | None) -> tuple[str, str, Fact]:
         text = "\n" + text[declared.end() :]  # a blank line in its place keeps the line numbers right
     if asked is not None:
         if len(asked) != 1 or asked in '"\r\n':
-            raise DataError(f"read_table needs a delimiter of one character; got {asked!r}. Try ',' or ';'")
+            raise fault("long_delimiter", delimiter=repr(asked))
         return text, asked, fact("delimiter_asked", delimiter=_delimiter_name(asked))
     if declared:
         return text, declared[1], fact("delimiter_declared", delimiter=_delimiter_name(declared[1]))
@@ -298,20 +281,14 @@ def _cells(name: str, text: str, delimiter: str) -> tuple[list[str], NDArray[np.
             elif not header:
                 header = [field.strip() for field in record]
             elif len(record) != len(header):
-                raise DataError(
-                    f"read_table needs {len(header)} fields in every row, as in the line of column names; got "
-                    f"{len(record)} in line {line} of {quoted(name, 200)}. Correct that line: put quotes around a "
-                    "value that contains the delimiter"
+                raise fault(
+                    "uneven_rows", fields=len(header), found=len(record), line=line, file=quoted(name, 200)
                 )
             else:
                 cells += [None if field in MISSING else field for field in map(str.strip, record)]
     except csv.Error as error:
         line = _last_line(text, delimiter)
-        raise DataError(
-            f"read_table needs every quote closed; got a quoted value that begins in the row of line {line} of "
-            f"{quoted(name, 200)} and does not end properly ({error}). Close the quote, and write a quote inside a "
-            'value as ""'
-        ) from error
+        raise fault("open_quote", line=line, file=quoted(name, 200), reason=str(error)) from error
     return header, np.array(cells, dtype=object).reshape(-1, len(header)), blank
 
 
@@ -335,10 +312,7 @@ def _name_columns(name: str, header: Sequence[str]) -> tuple[list[str], list[Fac
     names = [new or field for new, field in zip(unnamed, header)]
     repeated = [field for field, count in Counter(names).items() if count > 1]
     if repeated:
-        raise DataError(
-            f"read_table needs different column names; got {listed(repeated)} more than once in {quoted(name, 200)}. "
-            "Rename the columns, or add a line of names if the file has none"
-        )
+        raise fault("repeated_names", names=repeated, file=quoted(name, 200))
     facts = []
     if any(unnamed):
         facts.append(fact("unnamed_columns", names=[new for new in unnamed if new]))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from . import cells as read
 from .cells import Cell
-from .facts import Fact, listed
+from .facts import Fact, Fault, fault, listed
 
 if TYPE_CHECKING:
     import pandas
@@ -103,10 +103,7 @@ class Schema:
         except DataError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                f"a schema needs its rows, columns and target; got a record that lacks or garbles {error}. "
-                "The file is damaged or of another version: train again"
-            ) from error
+            raise fault("damaged_schema", error=str(error)) from error
 
 
 def _to_json(item: Column | Target) -> dict[str, Any]:
@@ -155,27 +152,28 @@ def columns_of(frame: pandas.DataFrame) -> dict[str, pandas.Series[Any]]:
     names = [str(name) for name in frame.columns]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise DataError(
-            f"a table needs different column names; got {listed(repeated)} more than once. Rename them"
-        )
+        raise fault("repeated_columns", names=repeated)
     if not len(frame):
-        raise DataError("a table needs at least one row; got none. Check how the rows were chosen")
+        raise fault("no_rows")
     return {name: frame.iloc[:, position] for position, name in enumerate(names)}
 
 
-def require_column(
-    name: str, names: Mapping[str, object], otherwise: str = "Name one of these columns"
-) -> None:
-    """Raises DataError if `name` is not among `names`, with those that come close, or with what to do `otherwise`."""
+def require_column(name: str, names: Mapping[str, object], otherwise: str = "name_a_column") -> None:
+    """Raises DataError if `name` is not among `names`, with those that come close, or with the advice `otherwise`."""
     if name in names:
         return
     lowered = {existing.lower(): existing for existing in names}
-    close = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
-    if close:
-        advice = f"Did you mean {' or '.join(repr(lowered[one]) for one in close)}?"
-    else:
-        advice = otherwise
-    raise DataError(f"the table has no column {name!r}; it has {listed(names, 20)}. {advice}")
+    close = [lowered[one] for one in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+    advice = Fault("did_you_mean", {"names": _either(close)}) if close else Fault(otherwise, {})
+    raise fault("no_column", name=repr(name), names=listed(names, 20), advice=advice)
+
+
+def _either(names: Sequence[str]) -> str | Fault:
+    """`'a' or 'b'`, in the reader's language."""
+    found: str | Fault = repr(names[0])
+    for name in names[1:]:
+        found = Fault("or", {"first": found, "second": repr(name)})
+    return found
 
 
 def labels_of(

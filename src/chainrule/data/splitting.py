@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ArgumentError, DataError
+from ..errors import ArgumentError
 from . import extras
 from .cells import Cell, cells_of
-from .facts import Fact, fact
+from .facts import Fact, fact, fault
 from .schema import columns_of, require_column
 
 if TYPE_CHECKING:
@@ -101,9 +101,7 @@ def _divide(
     if share == 0:
         return rows, rows[:0]
     if len(rows) < 2:
-        raise DataError(
-            f"two parts need at least two rows with a target value; got {len(rows)}. Add rows, or use a share of 0"
-        )
+        raise fault("too_few_rows", rows=len(rows))
     divided, classes = rows, None
     if labels is not None:
         counts = Counter(labels[row] for row in rows.tolist())
@@ -194,7 +192,7 @@ def baseline(task: str, y_train: ArrayLike, y_test: ArrayLike) -> dict[str, floa
     """
     train, test = np.asarray(y_train).reshape(-1), np.asarray(y_test).reshape(-1)
     if not len(train):
-        raise DataError("a baseline needs training rows; got none. Check how the rows were chosen")
+        raise fault("no_training_rows")
     constant: Any
     if task == "classification":
         values, counts = np.unique(train, return_counts=True)
@@ -207,8 +205,5 @@ def baseline(task: str, y_train: ArrayLike, y_test: ArrayLike) -> dict[str, floa
 def _pair(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     first, second = np.asarray(truth).reshape(-1), np.asarray(prediction).reshape(-1)
     if first.shape != second.shape or not len(first):
-        raise DataError(
-            f"a score needs as many predictions as true values, and at least one; got {len(second)} and {len(first)}. "
-            "Score the rows that were predicted"
-        )
+        raise fault("uneven_score", predictions=len(second), values=len(first))
     return first, second

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
 from . import cells as read
 from . import extras
 from .cells import Cell
-from .facts import Fact, fact, quoted
+from .facts import Fact, fact, fault, quoted
 from .schema import Column, columns_of
 
 if TYPE_CHECKING:
@@ -138,10 +137,7 @@ def fit_scaling(
     fitted = np.stack([imputer.statistics_, scaler.mean_, scaler.scale_, scaler.var_])
     wrong = ~np.isfinite(fitted).all(axis=0)
     if wrong.any():
-        raise DataError(
-            f"column {quoted(names[int(np.argmax(wrong))])} needs numbers whose squares are finite; got larger ones. "
-            "Write the column in a larger unit, or as logarithms"
-        )
+        raise fault("huge_numbers", column=quoted(names[int(np.argmax(wrong))]))
     # The mean of equal numbers is that number; summing and dividing misses it by a rounding error, which for a
     # number like 1e57 is larger than anything that a scale of 1 can bring back.
     constant = filled.min(axis=0) == filled.max(axis=0)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import DataError
 from ..files import replace_file
 from .cells import Cell, cells_of, is_number
-from .facts import Fact, fact, quoted
+from .facts import Fact, fact, fault, quoted
 
 if TYPE_CHECKING:
     import pandas
@@ -37,10 +36,7 @@ def write_table(frame: pandas.DataFrame, path: str | os.PathLike[str], *, guard:
     try:
         replace_file(path, text.encode("utf-8"))
     except OSError as error:
-        raise DataError(
-            f"write_table needs a file it can write; got {quoted(os.fspath(path), 200)}: {error.strerror}. "
-            "Check the folder, its permissions and the free space"
-        ) from error
+        raise fault("unwritable", file=quoted(os.fspath(path), 200), reason=error.strerror) from error
     return [fact("guarded_cells", count=guarded)] if guarded else []
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from .. import ops
+from ..elsewhere import explain_misfit
 from ..errors import ArgumentError
 from ..graph import scope, state
 from ..ops.shapes import check_axis
@@ -15,26 +16,38 @@ from ..tensor import Tensor
 P = ParamSpec("P")
 
 
-def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Every call of the function opens a scope with its name."""
-    name = function.__name__
+def composite(function: Callable[P, Tensor], scope_name: str | None = None) -> Callable[P, Tensor]:
+    """Every call of the function opens a scope with its name (or another)."""
+    name = scope_name or function.__name__
 
     @functools.wraps(function)
     def scoped(*arguments: P.args, **keywords: P.kwargs) -> Tensor:
-        with scope(name, "function"):
-            if state.quiet:
-                return function(*arguments, **keywords)
-            with ops.quiet():
-                return function(*arguments, **keywords)
+        try:
+            with scope(name, "function"):
+                if state.quiet:
+                    return function(*arguments, **keywords)
+                with ops.quiet():
+                    return function(*arguments, **keywords)
+        except TypeError:
+            kept = explain_misfit(function, name, arguments, keywords)
+            if kept is None:
+                raise
+        return scoped(*arguments, **kept)
 
     return scoped
 
 
 def axis_of(name: str, axis: int | None, dim: int | None, x: Tensor) -> int:
     """The axis counted from the front; the last one if neither `axis` nor `dim` is given."""
+    given = one_axis(axis, dim)
+    return check_axis(name, -1 if given is None else given, x)
+
+
+def one_axis(axis: int | None, dim: int | None) -> int | None:
+    """What was given of two names for the same thing."""
     if axis is not None and dim is not None:
         raise ArgumentError(f"axis and dim mean the same; got axis={axis} and dim={dim}. Give one")
-    return check_axis(name, axis if axis is not None else dim if dim is not None else -1, x)
+    return dim if axis is None else axis
 
 
 def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -37,7 +37,9 @@ def linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> linear(cr.ones((2, 3)), cr.ones((4, 3))).shape
     (2, 4)
     """
-    source = as_tensor(x)
+    source, weight = as_tensor(x), as_tensor(weight)
+    if weight.ndim != 2:
+        raise ShapeError(f"linear needs a weight (out, in); got {weight.shape}. Reshape it")
     if not source.ndim or source.shape[-1] != weight.shape[-1]:
         raise ShapeError(
             f"linear needs {weight.shape[-1]} features on the last axis; got {source.shape} for weight "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import ArgumentError
+from ..dtypes import Dtype
+from ..errors import ArgumentError, DtypeError
+from ..tensor import Tensor
 
 
 def check_size(name: str, value: int) -> int:
@@ -10,3 +12,14 @@ def check_size(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ArgumentError(f"{name} must be a whole number from 1; got {value!r}")
     return value
+
+
+def check_floats(layer: str, x: Tensor, dtype: Dtype) -> None:
+    """Floats of the layer's own dtype."""
+    if x.dtype.kind != "f":
+        raise DtypeError(f"{layer} needs floats; got {x.dtype.name}. Use x.astype('{dtype.name}')")
+    if x.dtype != dtype:
+        raise DtypeError(
+            f"{layer} needs its weight's dtype, {dtype.name}; got {x.dtype.name}. "
+            f"Use x.astype('{dtype.name}'), or the module's .to('{x.dtype.name}')"
+        )

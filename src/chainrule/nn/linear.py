@@ -9,11 +9,11 @@ from numpy.typing import DTypeLike
 
 from .. import functional
 from ..dtypes import DEFAULT_FLOAT, as_dtype
-from ..errors import DtypeError, ShapeError
+from ..errors import ShapeError
 from ..tensor import Tensor, as_tensor
 from ..tensor.creation import zeros
 from . import init
-from .checks import check_size
+from .checks import check_floats, check_size
 from .module import Module, Parameter
 
 
@@ -59,19 +59,8 @@ class Linear(Module):
                 f"{self._called()} needs {self.in_features} features on the last axis; got {source.shape}. "
                 f"Change the input, or use nn.Linear({source.shape[-1] if source.ndim else 1}, {self.out_features})"
             )
-        if source.dtype != self.weight.dtype:
-            raise DtypeError(
-                f"{self._called()} needs its weight's dtype, {self.weight.dtype.name}; got {source.dtype.name}. "
-                f"Use x.astype('{self.weight.dtype.name}'), or the module's .to('{source.dtype.name}')"
-                if source.dtype.kind == "f"
-                else f"{self._called()} needs floats; got {source.dtype.name}. "
-                f"Use x.astype('{self.weight.dtype.name}')"
-            )
+        check_floats(self._called(), source, self.weight.dtype)
         return functional.linear(source, self.weight, self.bias)
-
-    def _called(self) -> str:
-        """`Linear 'encoder.0'`."""
-        return f"Linear {self.path!r}" if self.path else "Linear"
 
     def extra_repr(self) -> str:
         """Sizes and whether there is a bias."""

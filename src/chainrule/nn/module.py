@@ -16,16 +16,20 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..dtypes import as_dtype
+from ..elsewhere import checked_constructor, explain_misfit, module_advice
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..graph import Cell, bump_structure, constant, scope
 from ..ops import NUMPY
 from ..tensor import Tensor
 from ..tensor.arrival import clear_grad
 from ..tensor.core import _differentiable, of_cell
+from ..tensor.hooks import Hook, RemovableHandle
+from .hooks import ModuleHooks
+from .mismatches import explain_names, explain_shapes, listed
 
 Self = TypeVar("Self", bound="Module")
 
-_SHOWN = 5
+_OURS = __name__.partition(".")[0] + "."
 
 
 class Parameter(Tensor):
@@ -74,11 +78,16 @@ class Module:
     _kinds: dict[str, str]
     # The module that this one is an attribute of, and the name there.
     _parent: tuple[weakref.ref[Module], str] | None
+    _hooks: ModuleHooks | None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        checked_constructor(cls)
 
     def __new__(cls: type[Self], *arguments: Any, **keywords: Any) -> Self:
         """Prepare the registry: here and not in __init__, so that a subclass cannot forget to call it."""
         self = super().__new__(cls)
-        fresh: dict[str, Any] = {"_kinds": {}, "_parent": None, "training": True}
+        fresh: dict[str, Any] = {"_kinds": {}, "_parent": None, "_hooks": None, "training": True}
         self.__dict__.update(fresh)
         return self
 
@@ -88,9 +97,98 @@ class Module:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """`forward`, in a scope with the name of the layer."""
-        parent = self._parent
-        with scope(parent[1] if parent is not None else type(self).__name__, "module"):
-            return self.forward(*arguments, **keywords)
+        parent, hooks = self._parent, self._hooks
+        try:
+            with scope(parent[1] if parent is not None else type(self).__name__, "module"):
+                if hooks is not None:
+                    return hooks.call(self, arguments, keywords)
+                return self.forward(*arguments, **keywords)
+        except TypeError:
+            forward = type(self).forward
+            if str(getattr(forward, "__module__", "")).startswith(_OURS):
+                explain_misfit(forward, f"a call of {self._called()}", (self, *arguments), keywords)
+            raise
+
+    def _called(self) -> str:
+        """`Linear 'encoder.0'`, for messages."""
+        return f"{type(self).__name__} {self.path!r}" if self.path else type(self).__name__
+
+    # ------------------------------------------------------------------------------- hooks
+
+    def _hooked(self) -> ModuleHooks:
+        if self._hooks is None:
+            self.__dict__["_hooks"] = ModuleHooks()
+        hooks = self._hooks
+        assert hooks is not None
+        return hooks
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, arguments)` before `forward`; what it returns takes the place of the arguments.
+
+        with_kwargs: `hook(module, arguments, keywords)`, which returns both or None. prepend: before those that are
+        registered already. The handle's `remove()` takes it away. In `cr.compile` a hook runs when a step is traced.
+        """
+        return self._hooked().add("forward_pre", hook, prepend, with_kwargs)
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """Call `hook(module, arguments, output)` after `forward`; what it returns takes the place of the output.
+
+        with_kwargs: `hook(module, arguments, keywords, output)`. always_call: also if `forward` has raised.
+
+        >>> import chainrule as cr
+        >>> from chainrule import nn
+        >>> layer, shapes = nn.Linear(4, 2), []
+        >>> handle = layer.register_forward_hook(lambda module, arguments, output: shapes.append(output.shape))
+        >>> _ = layer(cr.ones((3, 4)))
+        >>> handle.remove()
+        >>> shapes
+        [(3, 2)]
+        """
+        return self._hooked().add("forward", hook, prepend, with_kwargs, always_call)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call `hook(module, grad_input, grad_output)` when the gradients of the inputs have arrived.
+
+        Both are tuples, one entry for each positional argument and each output, None where there is no gradient. A
+        tuple that the hook returns flows on in place of `grad_input`. Where no input requires grad, it is called with
+        the gradients of the outputs.
+
+        >>> import chainrule as cr
+        >>> from chainrule import nn
+        >>> layer, norms = nn.Tanh(), []
+        >>> _ = layer.register_full_backward_hook(lambda module, before, after: norms.append(before[0].item()))
+        >>> layer(cr.tensor(0.0, requires_grad=True)).backward()
+        >>> norms
+        [1.0]
+        """
+        return self._hooked().add("backward", hook, prepend)
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(module, grad_output)` when the gradients of the outputs have arrived.
+
+        A tuple that the hook returns flows on in their place.
+        """
+        return self._hooked().add("backward_pre", hook, prepend)
+
+    def hook_functions(self) -> Iterator[Callable[..., Any]]:
+        """The functions registered as hooks of this module and of its parameters; what a traced step depends on."""
+        if self._hooks is not None:
+            yield from self._hooks.functions()
+        for parameter in self.parameters(recurse=False):
+            cell = parameter.cell
+            if cell is not None and cell.hooks:
+                yield from (hook.function for hook in cell.hooks.values() if isinstance(hook, Hook))
 
     # ------------------------------------------------------------------------------- registration
 
@@ -143,7 +241,7 @@ class Module:
             key for key in (*self.__dict__.get("_kinds", ()), *dir(type(self))) if not key.startswith("_")
         ]
         close = difflib.get_close_matches(name, known, n=1)
-        advice = f". Did you mean {close[0]!r}?" if close else ""
+        advice = module_advice(name) or (f". Did you mean {close[0]!r}?" if close else "")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{advice}")
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
@@ -152,18 +250,28 @@ class Module:
             raise ArgumentError(
                 f"{name!r} must be a Parameter; got {type(parameter).__name__}. Use nn.Parameter(…)"
             )
-        self._register(_checked_name(name), "parameter", parameter)
+        self._register(self._free_name(name), "parameter", parameter)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that belongs to the state and is not learnt. Without `persistent` it is not saved."""
         value = None if tensor is None else _as_buffer(tensor)
-        self._register(_checked_name(name), "buffer" if persistent else "temporary buffer", value)
+        self._register(self._free_name(name), "buffer" if persistent else "temporary buffer", value)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a layer under `name`."""
         if module is not None and not isinstance(module, Module):
             raise ArgumentError(f"{name!r} must be a Module; got {type(module).__name__}")
-        self._register(_checked_name(name), "module", module)
+        self._register(self._free_name(name), "module", module)
+
+    def _free_name(self, name: str) -> str:
+        """A name for a parameter, buffer or layer, which hides nothing that the module has."""
+        if not isinstance(name, str) or not name or "." in name:
+            raise ArgumentError(f"a name needs to be a text without dots; got {name!r}")
+        if name not in self._kinds and (name in self.__dict__ or hasattr(type(self), name)):
+            raise ArgumentError(
+                f"{type(self).__name__} has an attribute {name!r} already, which would be hidden. Choose another name"
+            )
+        return name
 
     register_module = add_module
 
@@ -245,7 +353,7 @@ class Module:
         """The module at a path such as `encoder.0`; this one for the empty path."""
         found = dict(self.named_modules())
         if target not in found:
-            raise ArgumentError(f"{type(self).__name__} has no module {target!r}; it has {_listed(found)}")
+            raise ArgumentError(f"{type(self).__name__} has no module {target!r}; it has {listed(found)}")
         return found[target]
 
     def apply(self: Self, function: Callable[[Module], None]) -> Self:
@@ -279,14 +387,16 @@ class Module:
         for parameter in self.parameters():
             clear_grad(parameter, set_to_none)
 
-    def to(self: Self, dtype: DTypeLike) -> Self:
+    def to(self: Self, dtype: DTypeLike | None = None, *, device: str | None = None) -> Self:
         """Change the float dtype of all parameters and float buffers in place. Gradients are forgotten.
 
         "cpu", as PyTorch's users write, changes nothing: it is the only device.
         """
         if isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda", "mps"):
-            if dtype != "cpu":
-                raise ArgumentError(f"the only device is 'cpu'; got {dtype!r}. Leave it out")
+            dtype, device = None, dtype
+        if device not in (None, "cpu"):
+            raise ArgumentError(f"the only device is 'cpu'; got {device!r}. Leave it out")
+        if dtype is None:
             return self
         target = as_dtype(dtype)
         if target.kind != "f":
@@ -326,14 +436,16 @@ class Module:
             below = [(_join(path, name), child) for name, child in module._own("module")]
             stack.extend(reversed(below))
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
         """All parameters and persistent buffers by their paths, as constants: a snapshot that stays as it is.
+
+        prefix: stands before each path. keep_vars: the parameters themselves, not snapshots.
 
         >>> from chainrule import nn
         >>> list(nn.Sequential(nn.Linear(2, 3)).state_dict())
         ['0.weight', '0.bias']
         """
-        return {name: tensor.detach() for name, tensor in self._saved()}
+        return {prefix + name: tensor if keep_vars else tensor.detach() for name, tensor in self._saved()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadReport:
         """Copy tensors or arrays of the same names and shapes into this module; nothing is changed on an error.
@@ -342,27 +454,26 @@ class Module:
         Raises ArgumentError for names and ShapeError for shapes that do not fit, all of them in one message.
         """
         own = dict(self._saved())
+        given = {id(own[name]) for name in own if name in state_dict}
         missing = [name for name in own if name not in state_dict]
+        # A shared tensor may come under one of its names only, as safetensors' own `save_model` writes it.
+        absent = [name for name in missing if id(own[name]) not in given]
         unexpected = [name for name in state_dict if name not in own]
-        if strict and (missing or unexpected):
-            raise ArgumentError(_explain_names(type(self).__name__, missing, unexpected))
         arrays = {name: _array_of(name, state_dict[name]) for name in own if name in state_dict}
-        wrong = [
-            f"{name} is {own[name].shape} here and {array.shape} there"
+        shapes = {
+            name: (own[name].shape, array.shape)
             for name, array in arrays.items()
             if array.shape != own[name].shape
-        ]
-        if wrong:
-            more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-            raise ShapeError(
-                f"load_state_dict needs equal shapes; got {'; '.join(wrong[:_SHOWN])}{more}. Build the module with the "
-                "sizes that it was saved with"
-            )
+        }
+        if strict and (absent or unexpected):
+            raise ArgumentError(explain_names(type(self).__name__, list(own), absent, unexpected, shapes))
+        if shapes:
+            raise ShapeError(explain_shapes(shapes))
         for name, array in arrays.items():
             cell = own[name].cell
             assert cell is not None
             cell.write_node(constant(NUMPY.cast(array, cell.array.dtype)))
-        return LoadReport(missing, unexpected)
+        return LoadReport(absent, unexpected)
 
     # ------------------------------------------------------------------------------- showing, copying
 
@@ -371,12 +482,15 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        head = f"{type(self).__name__}({self.extra_repr()}"
-        below = [f"({name}): {module!r}" for name, module in self._own("module")]
-        if not below:
-            return head + ")"
-        lines = "\n".join(below).replace("\n", "\n  ")
-        return f"{head}\n  {lines}\n)"
+        own = self.extra_repr()
+        below = self._shown_below()
+        if not below and "\n" not in own:
+            return f"{type(self).__name__}({own})"
+        lines = "\n".join([own, *below] if own else below).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {lines}\n)"
+
+    def _shown_below(self) -> list[str]:
+        return [f"({name}): {module!r}" for name, module in self._own("module")]
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         twin = type(self).__new__(type(self))
@@ -391,12 +505,6 @@ class Module:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def _checked_name(name: str) -> str:
-    if not isinstance(name, str) or not name or "." in name:
-        raise ArgumentError(f"a name needs to be a text without dots; got {name!r}")
-    return name
 
 
 def _name_cell(tensor: Tensor, name: str) -> None:
@@ -421,21 +529,6 @@ def _refuse_hidden(name: str, value: Any) -> None:
             f"a module finds its layers and parameters as attributes; got {name!r}, a {type(value).__name__} with "
             f"{len(value)} entries. Use nn.Sequential or nn.ModuleList, or one attribute for each"
         )
-
-
-def _listed(names: Any) -> str:
-    shown = [repr(name) for name in names]
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more
-
-
-def _explain_names(module: str, missing: list[str], unexpected: list[str]) -> str:
-    parts = [f"{len(missing)} missing: {_listed(missing)}"] if missing else []
-    parts += [f"{len(unexpected)} unknown: {_listed(unexpected)}"] if unexpected else []
-    return (
-        f"load_state_dict needs the names of {module}; got {'; '.join(parts)}. Build the module as it was saved, or "
-        "pass strict=False to load the names that both have"
-    )
 
 
 def _array_of(name: str, value: Any) -> Any:

@@ -112,13 +112,14 @@ def exp(xp: Any, x: Any) -> Any:
 
 
 @elementwise(
-    derivatives=(lambda out, x: out + 1,),
+    # Not out + 1, which has lost its digits where out is next to −1.
+    derivatives=(lambda out, x: exp(x),),
     cost="costly",
     may_warn=True,
     lower=Scalar(lambda b, x: b.library("expm1", x), only="f"),
 )
 def expm1(xp: Any, x: Any) -> Any:
-    """eˣ − 1, exact near 0.  Why: the constant adds no slope, so it is eˣ: the output plus one."""
+    """eˣ − 1, exact near 0.  Why: the constant adds no slope, so it is that of eˣ: eˣ itself."""
     return xp.expm1(x)
 
 

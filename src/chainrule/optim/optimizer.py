@@ -1,4 +1,4 @@
-"""What all optimizers share: parameter groups, state in cells, one update formula for arrays and for traces.
+"""What all optimizers share: state in cells, one update formula for arrays and for traces, saving and loading.
 
 A subclass states three things: which arrays it keeps for a parameter, the numbers that depend on the
 hyper-parameters and the step count alone, and the formula of the update over `xp`. The formula runs on
@@ -8,14 +8,14 @@ step counts are inputs: so a changed learning rate needs no new trace.
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import ArgumentError, ShapeError
-from ..graph import Cell, bump_structure, constant, state
+from ..elsewhere import checked_constructor
+from ..errors import ArgumentError, DtypeError, ShapeError
+from ..graph import Cell, bump_structure, state
 from ..operations import Array
 from ..ops import NUMPY, quiet
 from ..tensor import Tensor, as_tensor
@@ -24,92 +24,29 @@ from ..tensor.arrival import clear_grad
 from ..tensor.core import of_cell
 from ..tensor.elementwise import astype
 from ..transforms import enable_grad, no_grad
-
-Value = Any
-"""A float or an array in an eager step, a tensor in a traced one."""
+from .groups import INITIAL_LR, ParameterGroup, Value
 
 STEP = "step"
-
-
-class ParameterGroup(MutableMapping[str, Any]):
-    """The parameters that share hyper-parameters, as a dict: `group["lr"] = 0.1`.
-
-    Numbers (and pairs of numbers) live in scalar cells: floats outside a trace, inputs of the graph inside.
-    """
-
-    def __init__(self, params: list[Tensor], options: Mapping[str, Any]) -> None:
-        self._params = params
-        self._cells: dict[str, Cell | tuple[Cell, ...]] = {}
-        self._flags: dict[str, bool] = {}
-        for name, value in options.items():
-            if isinstance(value, bool):
-                self._flags[name] = value
-            elif isinstance(value, Sequence):
-                self._cells[name] = tuple(_scalar_cell(name, one) for one in value)
-            else:
-                self._cells[name] = _scalar_cell(name, value)
-
-    def __getitem__(self, name: str) -> Any:
-        if name == "params":
-            return self._params
-        if name in self._flags:
-            return self._flags[name]
-        if name not in self._cells:
-            raise KeyError(f"{name}; a parameter group has {', '.join(self)}")
-        cells = self._cells[name]
-        return tuple(_read(one) for one in cells) if isinstance(cells, tuple) else _read(cells)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name in self._flags:
-            self._flags[name] = bool(value)
-            bump_structure()
-            return
-        if name not in self._cells:
-            raise ArgumentError(f"a parameter group has {', '.join(self)}; got {name!r}")
-        cells = self._cells[name]
-        before = self.active(name)
-        if isinstance(cells, tuple):
-            for cell, one in zip(cells, value, strict=True):
-                _write(cell, one)
-        else:
-            _write(cells, value)
-        if before != self.active(name):
-            bump_structure()
-
-    def __delitem__(self, name: str) -> None:
-        raise ArgumentError(f"the entries of a parameter group stay; got del of {name!r}. Set it to 0")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("params", *self._cells, *self._flags))
-
-    def __len__(self) -> int:
-        return 1 + len(self._cells) + len(self._flags)
-
-    def active(self, name: str) -> bool:
-        """Whether a number is anything but 0. This is structure: a change of it makes a traced step trace again."""
-        cells = self._cells[name]
-        return isinstance(cells, tuple) or bool(cells.array != 0)
-
-    def options(self) -> dict[str, Any]:
-        """Everything but the parameters."""
-        return {name: self[name] for name in self if name != "params"}
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
-        return f"{len(self._params)} parameters, {shown}"
 
 
 class Optimizer:
     """Base of all optimizers. `param_groups` holds the hyper-parameters, `state` what is kept for each parameter.
 
     params: tensors that require grad (`model.parameters()`), or dicts with "params" and hyper-parameters of their own.
+    With the flag `maximize` among the hyper-parameters the gradient's sign is turned before anything else.
     """
 
     #: Arrays kept for each parameter, beside the step count, under PyTorch's names.
     keeps: ClassVar[tuple[str, ...]] = ()
+    #: Further ones that some hyper-parameters ask for.
+    may_keep: ClassVar[tuple[str, ...]] = ()
 
     param_groups: list[ParameterGroup]
     state: dict[Tensor, dict[str, Tensor]]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        checked_constructor(cls)
 
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
@@ -117,10 +54,16 @@ class Optimizer:
         self.state = {}
         if isinstance(params, Tensor):
             raise ArgumentError("an optimizer takes several parameters; got one tensor. Write [parameter]")
+        if not isinstance(params, Iterable) or isinstance(params, Mapping | str):
+            raise ArgumentError(
+                f"an optimizer takes parameters or a list of groups; got {type(params).__name__}. Pass "
+                "model.parameters()"
+            )
         given = list(params)
         if not given:
             raise ArgumentError(
-                "an optimizer needs at least one parameter; got none. Pass model.parameters(), once for each optimizer"
+                "an optimizer needs at least one parameter; got none. Pass model.parameters() itself: a generator "
+                "that was read before is empty"
             )
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             self.add_param_group(group)
@@ -135,9 +78,14 @@ class Optimizer:
         """Raise ArgumentError for hyper-parameters without meaning."""
 
     def kept(self, group: ParameterGroup) -> tuple[str, ...]:
-        """Names of the arrays that the update of this group needs."""
+        """Names of the arrays that the update of this group needs: `keeps`, and some of `may_keep`."""
         del group
         return self.keeps
+
+    def initial(self, name: str, group: ParameterGroup) -> float:
+        """What a kept array is filled with at first."""
+        del name, group
+        return 0.0
 
     def coefficients(self, xp: Any, group: ParameterGroup, step: Value) -> dict[str, Value]:
         """Numbers that the formula needs, from the hyper-parameters and the number of this step (from 1)."""
@@ -166,13 +114,14 @@ class Optimizer:
         return loss
 
     def _step_eagerly(self, group: ParameterGroup) -> None:
-        names = self.kept(group)
+        names, maximize = self.kept(group), group.flag("maximize")
         known: dict[float, dict[str, float]] = {}
         for parameter in group["params"]:
             cell: Cell = parameter.cell
             if cell.grad is None:
                 continue
-            entries = self._entries(parameter, names)
+            gradient = cell.grad._array()
+            entries = self._entries(parameter, group, names)
             counter = entries[STEP].cell
             assert counter is not None
             count = float(counter.array) + 1.0
@@ -182,23 +131,24 @@ class Optimizer:
                 # Python floats, because NumPy's own would turn float32 arrays into float64.
                 numbers = known[count] = {name: float(value) for name, value in found.items()}
             kept = {name: entries[name].cell.array for name in names}  # type: ignore[union-attr]
-            result, kept = self.update(NUMPY, cell.array, cell.grad._array(), kept, numbers)
+            result, kept = self.update(NUMPY, cell.array, -gradient if maximize else gradient, kept, numbers)
             cell.write(result)
             counter.write(np.array(count))
             for name in names:
                 entries[name].cell.write(kept[name])  # type: ignore[union-attr]
 
     def _step_traced(self, group: ParameterGroup) -> None:
-        names = self.kept(group)
+        names, maximize = self.kept(group), group.flag("maximize")
         for parameter in group["params"]:
             gradient = parameter.grad
             if gradient is None:
                 continue
-            entries = self._entries(parameter, names)
+            entries = self._entries(parameter, group, names)
             count = entries[STEP] + 1.0
             found = self.coefficients(tensor_functions, group, count)
             numbers = {name: astype(as_tensor(value), parameter.dtype) for name, value in found.items()}
             kept: dict[str, Value] = {name: entries[name] for name in names}
+            gradient = -gradient if maximize else gradient
             result, kept = self.update(tensor_functions, parameter, gradient, kept, numbers)
             written = {
                 parameter: result,
@@ -209,18 +159,22 @@ class Optimizer:
                 assert target.cell is not None
                 target.cell.write_node(value.node)
 
-    def _entries(self, parameter: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """What is kept for a parameter; zeros at first."""
-        entries = self.state.setdefault(parameter, {})
-        if len(entries) <= len(names):
+    def _entries(self, parameter: Tensor, group: ParameterGroup, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """What is kept for a parameter, in its dtype; made at first."""
+        entries = self.state.get(parameter, {})
+        complete = STEP in entries and all(map(entries.__contains__, names))
+        if not complete or (names and entries[names[0]].dtype != parameter.dtype):
             # These cells outlive a trace that happens to be running, so they are made outside it.
             outer, state.trace = state.trace, None
             try:
                 for name in (STEP, *names):
                     if name not in entries:
-                        entries[name] = _zeros(parameter, name)
+                        value = 0.0 if name == STEP else self.initial(name, group)
+                        entries[name] = _filled(parameter, name, value)
+                _follow_dtype(parameter, entries)
             finally:
                 state.trace = outer
+            self.state[parameter] = entries
         return entries
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -231,9 +185,13 @@ class Optimizer:
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters with hyper-parameters of their own: `{"params": […], "lr": 0.01}`."""
+        if not isinstance(param_group, Mapping):
+            raise ArgumentError(
+                f"a parameter group is a dict with 'params'; got {type(param_group).__name__} beside dicts"
+            )
         params = param_group.get("params")
-        given = [params] if isinstance(params, Tensor) else list(params or ())
-        unknown = set(param_group) - set(self.defaults) - {"params"}
+        given = [params] if isinstance(params, Tensor) else list(() if params is None else params)
+        unknown = set(param_group) - set(self.defaults) - {"params", INITIAL_LR}
         if not given or unknown:
             fault = f"the unknown {', '.join(sorted(unknown))}" if unknown else "no parameters"
             raise ArgumentError(f"a parameter group has params, {', '.join(self.defaults)}; got {fault}")
@@ -250,7 +208,7 @@ class Optimizer:
             **{name: value for name, value in param_group.items() if name != "params"},
         }
         self.check(options)
-        self.param_groups.append(ParameterGroup(given, options))
+        self.param_groups.append(ParameterGroup(given, options, self.check))
         bump_structure()
 
     # ------------------------------------------------------------------------- state
@@ -276,60 +234,76 @@ class Optimizer:
 
         Raises ArgumentError or ShapeError if the groups, names or shapes are others.
         """
-        groups, own = state_dict["param_groups"], self.param_groups
-        sizes = [len(group["params"]) for group in groups]
-        if sizes != [len(group["params"]) for group in own]:
-            raise ArgumentError(
-                f"load_state_dict needs groups of {[len(group['params']) for group in own]} parameters; got {sizes}. "
-                "Build the optimizer for the same model"
-            )
-        numbered = [one for group in own for one in group["params"]]
-        loaded = {
-            numbered[int(k)]: {
-                name: _state_array(numbered[int(k)], name, value) for name, value in entries.items()
-            }
-            for k, entries in state_dict["state"].items()
-        }
-        for group, saved in zip(own, groups):
-            options = {name: saved[name] for name in group if name != "params" and name in saved}
-            self.check({**group.options(), **options})
-            group.update(options)
-        for parameter, arrays in loaded.items():
-            entries = self._entries(parameter, tuple(name for name in arrays if name != STEP))
-            for name, array in arrays.items():
-                cell = entries[name].cell
-                assert cell is not None
-                cell.write_node(constant(array))
+        groups, entries = self._parts_of(state_dict)
+        options = [
+            {name: saved[name] for name in (*group.options(), INITIAL_LR) if name in saved}
+            for group, saved in zip(self.param_groups, groups)
+        ]
+        loaded: dict[Tensor, dict[str, Array]] = {}
+        for group, saved, new in zip(self.param_groups, groups, options):
+            self.check({**group.options(), **new})
+            for key, parameter in zip(saved["params"], group["params"]):
+                if key in entries:
+                    loaded[parameter] = self._state_of(parameter, entries[key])
+        for group, new in zip(self.param_groups, options):
+            group.write(new)
         for parameter in [one for one in self.state if one not in loaded]:
             del self.state[parameter]
+        for parameter, arrays in loaded.items():
+            self._continue_from(parameter, arrays)
         bump_structure()
+
+    def _parts_of(self, state_dict: Mapping[str, Any]) -> tuple[Sequence[Any], dict[Any, Mapping[str, Any]]]:
+        """Groups of the same sizes as here, and what belongs to each parameter's number."""
+        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+            keys = list(state_dict)[:5] if isinstance(state_dict, Mapping) else type(state_dict).__name__
+            raise ArgumentError(
+                f"load_state_dict needs 'state' and 'param_groups'; got {keys}. Pass optimizer.state_dict()"
+            )
+        groups = state_dict["param_groups"]
+        own = [len(group["params"]) for group in self.param_groups]
+        sizes = [len(group["params"]) for group in groups]
+        if sizes != own:
+            raise ArgumentError(
+                f"load_state_dict needs groups of {own} parameters; got {sizes}. Build the optimizer for the same model"
+            )
+        # A file may have turned the numbers into texts.
+        entries = {_as_number(key): value for key, value in state_dict["state"].items()}
+        unknown = set(entries) - {key for group in groups for key in group["params"]}
+        if unknown:
+            raise ArgumentError(f"load_state_dict knows {sum(own)} parameters; got state for {unknown}")
+        return groups, entries
+
+    def _state_of(self, parameter: Tensor, entries: Mapping[str, Any]) -> dict[str, Array]:
+        """Arrays under their names: those that this optimizer keeps, and no foreign ones."""
+        given = {name: value for name, value in entries.items() if value is not None}
+        known = (STEP, *self.keeps, *self.may_keep)
+        if set(given) - set(known) or (given and set(self.keeps) - set(given)):
+            raise ArgumentError(
+                f"load_state_dict of {type(self).__name__} knows {', '.join(known)}; got {', '.join(given)}. Was it "
+                "another optimizer?"
+            )
+        arrays = {name: _state_array(parameter, name, value) for name, value in given.items()}
+        # PyTorch's SGD counts no steps, but its buffer says that there was one.
+        arrays.setdefault(STEP, np.array(1.0 if given else 0.0))
+        return arrays
+
+    def _continue_from(self, parameter: Tensor, arrays: Mapping[str, Array]) -> None:
+        """Write into the cells that there are, since compiled steps may know them; make those that are new."""
+        entries = self.state.setdefault(parameter, {})
+        for name in [name for name in entries if name not in arrays]:
+            del entries[name]
+        for name, array in arrays.items():
+            if name in entries:
+                cell = entries[name].cell
+                assert cell is not None
+                cell.write(array)
+            else:
+                entries[name] = _kept_cell(parameter, name, array)
 
     def __repr__(self) -> str:
         groups = "\n".join(f"  {k}: {group!r}" for k, group in enumerate(self.param_groups))
         return f"{type(self).__name__}(\n{groups}\n)"
-
-
-def _scalar_cell(name: str, value: Any) -> Cell:
-    return Cell(np.array(_number(name, value)), kind="hyper-parameter", name=name)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, Tensor) and value.size == 1:
-        return float(value)
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise ArgumentError(f"{name} must be a number; got {value!r}")
-    return float(value)
-
-
-def _read(cell: Cell) -> Value:
-    return float(cell.array) if state.trace is None else of_cell(cell)
-
-
-def _write(cell: Cell, value: Any) -> None:
-    if isinstance(value, Tensor) and state.trace is not None:
-        cell.write_node(astype(value, cell.array.dtype).node)
-    else:
-        cell.write_node(constant(np.array(_number(cell.name or "value", value))))
 
 
 def _check_parameter(one: Any) -> None:
@@ -344,26 +318,36 @@ def _check_parameter(one: Any) -> None:
         )
 
 
-def _zeros(parameter: Tensor, name: str) -> Tensor:
+def _filled(parameter: Tensor, name: str, value: float) -> Tensor:
+    """A new cell for what is kept: one number for the step count, otherwise of the parameter's shape."""
+    array = np.array(value) if name == STEP else np.full(parameter.shape, value, parameter.dtype)
+    return _kept_cell(parameter, name, array)
+
+
+def _kept_cell(parameter: Tensor, name: str, array: Array) -> Tensor:
     label = (parameter.cell.name if parameter.cell is not None else None) or "parameter"
-    zeros = np.zeros(()) if name == STEP else np.zeros(parameter.shape, parameter.dtype)
-    return of_cell(Cell(zeros, kind="moment", name=f"{label}.{name}"))
+    return of_cell(Cell(array, kind="moment", name=f"{label}.{name}"))
+
+
+def _follow_dtype(parameter: Tensor, entries: Mapping[str, Tensor]) -> None:
+    """After `model.double()` in mid-training what is kept becomes float64 too."""
+    for name, entry in entries.items():
+        if name != STEP and entry.dtype != parameter.dtype and entry.cell is not None:
+            entry.cell.write(entry.cell.array.astype(parameter.dtype))
+
+
+def _as_number(key: Any) -> Any:
+    return int(key) if isinstance(key, str) and key.isdecimal() else key
 
 
 def _state_array(parameter: Tensor, name: str, value: Any) -> Array:
     array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
     dtype = np.dtype(np.float64) if name == STEP else parameter.dtype
     shape = () if name == STEP else parameter.shape
+    if array.dtype.kind not in "iuf":
+        raise DtypeError(f"load_state_dict needs numbers; got {array.dtype} for {name}")
     if array.shape != shape:
         raise ShapeError(
             f"load_state_dict needs {name} of shape {shape}; got {array.shape}. Was it another model?"
         )
     return array.astype(dtype)
-
-
-def require_range(options: Mapping[str, Any], name: str, low: float, high: float = float("inf")) -> None:
-    """Raise ArgumentError unless low ≤ option < high."""
-    value = _number(name, options[name])
-    if not low <= value < high:
-        limit = f"from {low:g}" if high == float("inf") else f"from {low:g} to below {high:g}"
-        raise ArgumentError(f"{name} must be {limit}; got {value:g}")

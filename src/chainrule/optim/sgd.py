@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from ..errors import ArgumentError
-from .optimizer import Optimizer, ParameterGroup, Value, require_range
+from .groups import ParameterGroup, Value, require_range
+from .optimizer import Optimizer
 
 
 class SGD(Optimizer):
     """w ← w − lr·d, where d is the gradient, or with momentum v ← μ·v + (1 − dampening)·g and d = v.
 
-    As in PyTorch the first v is g itself; with `nesterov` d = g + μ·v; `weight_decay`·w is added to g at first.
-    Raises ArgumentError for numbers out of range.
+    As in PyTorch the first v is g itself; with `nesterov` d = g + μ·v (Sutskever et al., 2013); `weight_decay`·w is
+    added to g at first; `maximize` climbs instead of descending. Raises ArgumentError for numbers out of range.
 
     >>> import chainrule as cr
     >>> from chainrule import optim
@@ -24,7 +25,7 @@ class SGD(Optimizer):
     tensor([0.], requires_grad=True)
     """
 
-    keeps: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
+    may_keep: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -34,10 +35,12 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         defaults = {
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
-            "nesterov": bool(nesterov),
+            "nesterov": bool(nesterov), "maximize": bool(maximize),
         }  # fmt: skip
         super().__init__(params, defaults)
 
@@ -45,6 +48,7 @@ class SGD(Optimizer):
         """lr, momentum and weight_decay from 0; nesterov needs momentum without dampening."""
         for name in ("lr", "momentum", "weight_decay"):
             require_range(options, name, 0.0)
+        require_range(options, "dampening", float("-inf"))
         if options["nesterov"] and not (options["momentum"] > 0 and options["dampening"] == 0):
             raise ArgumentError(
                 f"nesterov needs a momentum above 0 and no dampening; got momentum={options['momentum']:g} and "
@@ -53,7 +57,7 @@ class SGD(Optimizer):
 
     def kept(self, group: ParameterGroup) -> tuple[str, ...]:
         """The momentum buffer, where there is momentum."""
-        return self.keeps if group.active("momentum") else ()
+        return self.may_keep if group.active("momentum") else ()
 
     def coefficients(self, xp: Any, group: ParameterGroup, step: Value) -> dict[str, Value]:
         """`share` is the part of the gradient that enters the buffer: all of it in the first step."""

@@ -94,11 +94,11 @@ def _deposit(node: Node, g: Any, as_nodes: bool) -> None:
     elif node.holder is not None:
         handle = node.holder()
         if handle is not None:
-            arrived = _handle(g) if as_nodes else wrap(Node(CONSTANT, value=np.asarray(g)))
+            arrived = handle_on(g) if as_nodes else wrap(Node(CONSTANT, value=np.asarray(g)))
             handle._grad = arrived if handle._grad is None else handle._grad + arrived
 
 
-def _handle(g: Node) -> Tensor:
+def handle_on(g: Node) -> Tensor:
     """A handle on a cotangent; one that somebody holds (a given seed, another's gradient) keeps its own."""
     held = g.holder is not None and g.holder() is not None
     return wrap(ops.positive.node((g,), {}) if held or g.cell is not None else g)
@@ -113,7 +113,7 @@ def _deposit_in_cell(cell: Cell, g: Any, as_nodes: bool) -> None:
         value = g if cell.grad is None else cell.grad._array() + g
         cell.grad = wrap(Node(CONSTANT, value=np.asarray(value)))
         return
-    arrived = _handle(g)
+    arrived = handle_on(g)
     cell.grad = arrived if cell.grad is None else cell.grad + arrived
 
 

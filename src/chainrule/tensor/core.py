@@ -257,7 +257,9 @@ class Tensor(Operators):
     def detach(self) -> Tensor:
         """The same values as a constant: no gradient passes."""
         if state.trace is not None and self.node.value is None:
-            return wrap(ops.stop_gradient.node((self.node,), {}))
+            cut: Node = ops.stop_gradient.node((self.node,), {})
+            cut.requires_grad = False
+            return wrap(cut)
         return wrap(Node(CONSTANT, value=self._array()))
 
     def clone(self) -> Tensor:
@@ -398,6 +400,7 @@ class Tensor(Operators):
     min: ClassVar[Callable[..., Tensor]]
     permute_dims: ClassVar[Callable[..., Tensor]]
     prod: ClassVar[Callable[..., Tensor]]
+    register_hook: ClassVar[Callable[..., Any]]
     relu: ClassVar[Callable[..., Tensor]]
     reshape: ClassVar[Callable[..., Tensor]]
     sigmoid: ClassVar[Callable[..., Tensor]]

@@ -78,7 +78,6 @@ ADVICE = {
     "retain_grad": _KEEPS_GRAD,
     "retains_grad": _KEEPS_GRAD,
     "grad_fn": "cr.explain(x), which tells how x was computed",
-    "register_hook": "cr.custom_gradient for a rule of your own; any tensor still held has its .grad",
     "zero_": "x.copy_(0), under cr.no_grad() for a leaf; x.grad = None for a gradient",
     "fill_": "x.copy_(value), under cr.no_grad() for a leaf",
     "add_": "x += y, under cr.no_grad() for a leaf",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ArgumentError, ShapeError
-from . import elementwise, elsewhere, indexing, manipulation, products, searching, statistical
+from . import elementwise, elsewhere, hooks, indexing, manipulation, products, searching, statistical
 from .core import Tensor
 
 PLAIN = {
@@ -90,6 +90,7 @@ def _attach() -> None:
         "__rmatmul__": lambda self, other: products.matmul(other, self),
         "__getitem__": indexing.getitem,
         "__setitem__": indexing.setitem,
+        "register_hook": hooks.register_hook,
         "__dir__": _dir,
         "__format__": _format,
     }

@@ -56,6 +56,13 @@ class Generator:
             raise ArgumentError(f"a generator's state is four 32-bit numbers; got {words!r}. Use get_state")
         self.cell.write(np.array(words, uint32))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Generator:
+        """A stream of its own that goes on in the same way."""
+        twin = type(self)()
+        twin.set_state(self.get_state())
+        memo[id(self)] = twin
+        return twin
+
     def bits(self, size: int) -> Node:
         """A node of `size` random 32-bit words; the counter moves on behind them."""
         with self._lock:  # two threads must not draw the same numbers

@@ -189,6 +189,8 @@ class _Search:
             label, value = self.objects[key]
             for part in _parts(value):
                 self.objects.setdefault(id(part), (label, part))
+            for hook in _hooks(value):
+                self.enter(hook)
             space = getattr(value, "__dict__", {})
             for name in [name for name in self.names if name in space]:
                 self.add(
@@ -214,6 +216,12 @@ def _parts(value: Any) -> list[Any]:
     """The modules inside a neural network's module."""
     modules = getattr(type(value), "modules", None)
     return list(value.modules()) if isinstance(modules, types.FunctionType) else []
+
+
+def _hooks(value: Any) -> list[Any]:
+    """The functions that a neural network's module calls besides its own."""
+    hooks = getattr(type(value), "hook_functions", None)
+    return list(value.hook_functions()) if isinstance(hooks, types.FunctionType) else []
 
 
 def _has_attributes(value: Any) -> bool:

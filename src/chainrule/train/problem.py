@@ -6,154 +6,108 @@ Knows nothing of epochs and optimizers.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import functional, nn
+from .. import nn
+from ..data.arrays import as_array, as_arrays, count_rows, map_leaves, named_leaves
 from ..dtypes import Dtype
-from ..errors import ArgumentError, DataError
+from ..errors import ArgumentError, ChainruleError, DataError, DtypeError
 from ..graph import constant
 from ..tensor import Tensor, wrap
 from ..transforms import no_grad
+from .losses import Loss, find_loss
+from .metrics import Metric, make_metrics
 
 Array = NDArray[Any]
-Metric = Callable[[Array, Array], float]
 
 # Rows that go through the model at once where nothing is learnt.
 EVALUATION_ROWS = 1024
 
+# With more leaves of integers than this, they are all cast or none.
+_MIXED_LEAVES = 4
 
-@dataclass(frozen=True, slots=True)
+
 class Problem:
     """A loss, the kind of targets that it needs, and the metrics that are reported beside it.
 
-    `kind` is "classes" (indices, logits for each), "binary" (0 or 1, one output for each) with or without `logits`,
-    "numbers", or "custom" where the loss is a function of the user's own.
+    `kind` is "classes" (indices or probabilities, scores for each), "binary" (0 or 1, one output for each), both with
+    or without `logits`; "numbers"; or "custom" where the loss is a function of the user's own.
     """
 
-    loss: Callable[[Tensor, Tensor], Any]
-    kind: str
-    logits: bool
-    metrics: dict[str, Metric]
+    def __init__(self, loss: Loss, metrics: dict[str, Metric]) -> None:
+        self.function = loss
+        self.kind = loss.kind
+        self.logits = loss.logits
+        self.metrics = metrics
+
+    def loss(self, outputs: Any, targets: Any, weights: Any = None) -> Any:
+        """The loss of a batch, one number: a mean over its rows, in which each counts as much as its weight.
+
+        outputs: what the model returned. targets: tensors. weights: a tensor or array (rows,), or None. With weights
+        it is Σ w·loss / Σ w over the rows, as PyTorch's classes with weights; 0 where all weights are 0.
+        """
+        return self.function.mean(outputs, targets, weights)
 
 
-_LOSSES: dict[str, tuple[Callable[..., Any], str, bool]] = {
-    "cross_entropy": (functional.cross_entropy, "classes", True),
-    "mse": (functional.mse_loss, "numbers", False),
-    "bce": (functional.binary_cross_entropy, "binary", False),
-    "bce_with_logits": (functional.binary_cross_entropy_with_logits, "binary", True),
-}
-_MODULES: dict[type[nn.Module], str] = {
-    nn.CrossEntropyLoss: "cross_entropy",
-    nn.MSELoss: "mse",
-    nn.BCELoss: "bce",
-    nn.BCEWithLogitsLoss: "bce_with_logits",
-}
+def make_problem(loss: Any, metrics: Any = None) -> Problem:
+    """The problem that a name, a loss module or a function stands for, with metrics as `make_metrics` takes them."""
+    found = find_loss(loss)
+    return Problem(found, make_metrics(metrics, found.kind, found.logits))
 
 
-def accuracy(outputs: Array, targets: Array) -> float:
-    """The share of rows whose largest output is that of the right class."""
-    wanted = targets.argmax(axis=1) if targets.shape == outputs.shape else targets
-    return float(np.mean(outputs.argmax(axis=1) == wanted))
+# ------------------------------------------------------------------------------------------- inputs
 
 
-def mean_absolute_error(outputs: Array, targets: Array) -> float:
-    """The mean of |output − target|."""
-    return float(np.mean(np.abs(outputs - targets)))
+def inputs_for(model: nn.Module, x: Any) -> Any:
+    """The rows of x as arrays that the model takes: an array, or a tuple or dict of them.
+
+    Floats get the model's dtype. Integers and bools stay what they are if the model takes the first two rows so, as
+    an embedding does, and get the model's dtype if not.
+    """
+    dtype = model_dtype(model)
+    arrays = map_leaves(as_arrays(x, "X"), lambda leaf, _: _cast(leaf, dtype, "f"), "X")
+    whole = [name for name, leaf in named_leaves(arrays, "X") if leaf.dtype.kind != "f"]
+    if not whole:
+        return arrays
+    head = first_rows(arrays, 2)
+    refused: ChainruleError | None = None
+    for cast in _choices(whole):
+        try:
+            run_model(model, _cast_named(head, cast, dtype))
+        except DtypeError as error:
+            refused = refused or error
+            continue
+        return _cast_named(arrays, cast, dtype)
+    assert refused is not None
+    raise refused
 
 
-def make_problem(loss: Any, metrics: Sequence[Any] | None) -> Problem:
-    """The problem that a name, a loss module or a function stands for."""
-    function, kind, logits = _find_loss(loss)
-    known: dict[str, Metric] = {}
-    if kind == "classes":
-        known = {"accuracy": accuracy}
-    elif kind == "binary":
-        limit = 0.0 if logits else 0.5
-        known = {"accuracy": lambda outputs, targets: float(np.mean((outputs > limit) == (targets > 0.5)))}
-    elif kind == "numbers":
-        known = {"mean_absolute_error": mean_absolute_error}
-    chosen = dict(known) if metrics is None else {}
-    for one in metrics or ():
-        if callable(one):
-            chosen[getattr(one, "__name__", "metric")] = one
-        elif one in known:
-            chosen[one] = known[one]
-        else:
-            has = ", ".join(known) or "none by name"
-            raise ArgumentError(
-                f"this loss has the metrics: {has}; got {one!r}. Or give a function (outputs, targets)"
-            )
-    return Problem(function, kind, logits, chosen)
+def _choices(names: Sequence[str]) -> list[set[str]]:
+    """Which leaves to cast, in the order to try: none first, then as few as possible."""
+    if len(names) > _MIXED_LEAVES:
+        return [set(), set(names)]
+    return [set(some) for count in range(len(names) + 1) for some in itertools.combinations(names, count)]
 
 
-def _find_loss(loss: Any) -> tuple[Callable[..., Any], str, bool]:
-    if isinstance(loss, str):
-        if loss not in _LOSSES:
-            close = difflib.get_close_matches(loss, _LOSSES, 1)
-            hint = f". Did you mean {close[0]!r}?" if close else ". Name one of these"
-            raise ArgumentError(f"loss must be {', '.join(_LOSSES)}, or a function; got {loss!r}{hint}")
-        return _LOSSES[loss]
-    if not callable(loss):
-        raise ArgumentError(
-            f"loss must be a name or a function (outputs, targets); got {type(loss).__name__}"
+def _cast_named(arrays: Any, names: set[str], dtype: Dtype) -> Any:
+    return map_leaves(arrays, lambda leaf, name: leaf.astype(dtype) if name in names else leaf, "X")
+
+
+def _cast(array: Array, dtype: Dtype, kinds: str) -> Array:
+    if array.dtype.kind not in kinds:
+        return array
+    with np.errstate(over="ignore"):
+        result = np.asarray(array.astype(dtype, copy=False))
+    if result is not array and not np.isfinite(result).all():
+        raise DataError(
+            f"numbers of {array.dtype} are too large for the model's {dtype}. Scale them to about −1 … 1"
         )
-    if type(loss) in _MODULES:
-        _, kind, logits = _LOSSES[_MODULES[type(loss)]]
-        return loss, kind, logits
-    for function, kind, logits in _LOSSES.values():
-        if loss is function:
-            return function, kind, logits
-    return loss, "custom", False
-
-
-# ------------------------------------------------------------------------------------------- data
-
-
-def as_array(data: Any, name: str) -> Array:
-    """An array of numbers from a tensor, array, table or nested list; DataError for anything else."""
-    array = data.detach().numpy() if isinstance(data, Tensor) else np.asarray(data)
-    if array.dtype.kind == "O":
-        with contextlib.suppress(TypeError, ValueError):
-            array = array.astype(np.float64)
-    if array.dtype.kind not in "biuf":
-        shown = next((repr(one) for one in array.reshape(-1)[:1].tolist()), "nothing")
-        fix = (
-            "Encode them: classes, y = np.unique(y, return_inverse=True)"
-            if name == "y"
-            else "Encode texts as numbers first; `chainrule train` does it for tables"
-        )
-        raise DataError(f"{name} needs numbers; got {array.dtype} such as {shown}. {fix}")
-    if not array.ndim or not len(array):
-        raise DataError(f"{name} needs rows; got shape {array.shape}. Check how the data were read")
-    _refuse_non_finite(array, name)
-    return array
-
-
-def _refuse_non_finite(array: Array, name: str) -> None:
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return
-    bad = ~np.isfinite(array)
-    where = np.argwhere(bad)[0]
-    value = array[tuple(where)]
-    place = f"row {where[0]}" + (f", column {where[1]}" if array.ndim > 1 else "")
-    rows = int(bad.reshape(len(array), -1).any(axis=1).sum())
-    raise DataError(
-        f"{name} needs finite numbers; got {value} in {place} ({rows} of {len(array)} rows have such values). "
-        "Fill them or leave the rows out"
-    )
-
-
-def inputs_for(model: nn.Module, x: Any) -> Array:
-    """The rows of x in the model's dtype."""
-    array = as_array(x, "X")
-    return np.asarray(array.astype(model_dtype(model), copy=False))
+    return result
 
 
 def model_dtype(model: nn.Module) -> Dtype:
@@ -163,18 +117,56 @@ def model_dtype(model: nn.Module) -> Dtype:
     raise ArgumentError(f"training needs a model with parameters; got {type(model).__name__} without any")
 
 
-def targets_for(problem: Problem, y: Any, outputs: Array, rows: int) -> Array:
-    """Targets as the loss needs them, checked against the model's outputs of the first rows."""
+def rows_of(arrays: Any) -> int:
+    """How many rows arrays have; `arrays` is an array, or a tuple or dict of them."""
+    return count_rows(named_leaves(arrays, "X"))
+
+
+def first_rows(arrays: Any, count: int) -> Any:
+    """The first rows of an array, or of each in a tuple or dict."""
+    return map_leaves(arrays, lambda leaf, _: leaf[:count], "X")
+
+
+# ------------------------------------------------------------------------------------------- targets
+
+
+def targets_for(problem: Problem, y: Any, outputs: Any, rows: int) -> Any:
+    """Targets as the loss needs them, checked against the model's outputs of the first rows.
+
+    A tuple or dict of targets needs a loss of one's own. Raises DataError, which says what to change.
+    """
+    if isinstance(y, tuple | dict):
+        if problem.kind != "custom":
+            raise DataError(
+                f"this loss needs one array of targets; got a {type(y).__name__}. Use a function (outputs, targets) "
+                "as loss"
+            )
+        arrays = as_arrays(y, "y")
+        _check_rows(rows, rows_of(arrays))
+        return map_leaves(arrays, lambda leaf, _: _cast(leaf, _float_of(outputs), "f"), "y")
     targets = as_array(y, "y")
-    if len(targets) != rows:
-        raise DataError(f"X and y need as many rows; got {rows} and {len(targets)}. Check how they were made")
-    if problem.kind == "classes":
-        return _classes(targets, outputs)
-    if targets.dtype.kind != "f" and problem.kind == "custom":
-        return targets
-    targets = targets.astype(outputs.dtype, copy=False)
+    _check_rows(rows, len(targets))
     if problem.kind == "custom":
-        return targets
+        return _cast(targets, _float_of(outputs), "f")
+    if not isinstance(outputs, np.ndarray):
+        raise DataError(f"this loss needs one tensor from the model; got a {type(outputs).__name__}")
+    if problem.kind == "classes":
+        return _classes(problem.function, targets, outputs)
+    return _numbers(problem, targets, outputs)
+
+
+def _check_rows(rows: int, found: int) -> None:
+    if found != rows:
+        raise DataError(f"X and y need as many rows; got {rows} and {found}. Check how they were made")
+
+
+def _float_of(outputs: Any) -> Dtype:
+    leaves = named_leaves(outputs, "outputs")
+    return next((leaf.dtype for _, leaf in leaves if leaf.dtype.kind == "f"), np.dtype("float32"))
+
+
+def _numbers(problem: Problem, targets: Array, outputs: Array) -> Array:
+    targets = _cast(targets, outputs.dtype, "biuf")
     if targets.shape[1:] != outputs.shape[1:]:
         if targets[0].size != outputs[0].size:
             raise DataError(
@@ -190,28 +182,63 @@ def targets_for(problem: Problem, y: Any, outputs: Array, rows: int) -> Array:
     return targets
 
 
-def _classes(targets: Array, outputs: Array) -> Array:
+def _classes(loss: Loss, targets: Array, outputs: Array) -> Array:
+    name = loss.name
     if outputs.ndim < 2:
-        raise DataError(f"cross_entropy needs outputs (rows, classes); got {outputs.shape} from the model")
-    if targets.dtype.kind == "f" and targets.shape[1:] == outputs.shape[1:]:
+        raise DataError(f"{name} needs outputs (rows, classes); got {outputs.shape} from the model")
+    if targets.dtype.kind == "f" and targets.shape[1:] == outputs.shape[1:] and loss.shares:
         return targets.astype(outputs.dtype, copy=False)
-    if targets.dtype.kind == "f":
+    if not loss.indices:
         raise DataError(
-            f"cross_entropy needs classes as whole numbers; got {targets.dtype.name}. Use y.astype(int), or loss='mse' "
-            "to predict numbers"
+            f"{name} needs a probability for each class, of the outputs' shape {outputs.shape[1:]}; got rows of "
+            f"{targets.dtype.name} {targets.shape[1:]}. Use loss='cross_entropy' for classes"
+        )
+    if targets.dtype.kind == "f":
+        parts = targets.reshape(-1)[targets.reshape(-1) != np.floor(targets.reshape(-1))]
+        shown = f" such as {parts[0]:g}" if parts.size else ""
+        advice = "U" if parts.size else "Use y.astype(int), or u"
+        raise DataError(
+            f"{name} needs classes as whole numbers; got {targets.dtype.name}{shown}. {advice}se loss='mse' to predict "
+            "numbers"
         )
     expected = (len(targets), *outputs.shape[2:])
     if targets.size != np.prod(expected):
-        raise DataError(f"cross_entropy needs one class for each row, shape {expected}; got {targets.shape}")
-    count, low, high = outputs.shape[1], int(targets.min()), int(targets.max())
-    if low < 0 or high >= count:
-        fix = f"Give the last layer {high + 1} outputs" if low >= 0 else "Number the classes from 0"
-        if low == 1 and high == count:
-            fix = "Number the classes from 0: y - 1"
+        raise DataError(f"{name} needs one class for each row, shape {expected}; got {targets.shape}")
+    targets = targets.reshape(expected).astype(np.int64)
+    _check_range(targets if loss.ignored is None else targets[targets != loss.ignored], outputs.shape[1])
+    return targets
+
+
+def _check_range(labels: Array, count: int) -> None:
+    if not labels.size:
+        raise DataError("y needs a row whose class is not ignored; got none. Check ignore_index")
+    low, high = int(labels.min()), int(labels.max())
+    if low >= 0 and high < count:
+        return
+    fix = f"Give the last layer {high + 1} outputs" if low >= 0 else "Number the classes from 0"
+    if low == 1 and high == count:
+        fix = "Number the classes from 0: y - 1"
+    raise DataError(
+        f"the model has {count} outputs, so classes are 0 to {count - 1}; got {low} to {high}. {fix}"
+    )
+
+
+def refuse_one_class(problem: Problem, targets: Any) -> None:
+    """Raise DataError if all rows to be trained on are of one class: there is nothing to tell apart.
+
+    A loss of the user's own, and batches from an iterable, may still do that.
+    """
+    if problem.kind not in ("classes", "binary") or len(targets) < 2:
+        return
+    labels = targets
+    if problem.kind == "classes" and targets.dtype.kind == "f":
+        labels = targets.argmax(axis=1)
+    first = labels.reshape(-1)[0]
+    if (labels == first).all() and (problem.kind == "classes" or first in (0, 1)):
         raise DataError(
-            f"the model has {count} outputs, so classes are 0 to {count - 1}; got {low} to {high}. {fix}"
+            f"training needs rows of two classes at least; got class {int(first)} in all {len(targets)} rows. Check "
+            "how y was made"
         )
-    return targets.reshape(expected).astype(np.int64)
 
 
 # ------------------------------------------------------------------------------------------- forward
@@ -222,34 +249,66 @@ def tensor_of(array: Array) -> Tensor:
     return wrap(constant(array))
 
 
-def run_model(model: nn.Module, x: Array) -> Array:
-    """Outputs for all rows, in evaluation mode and without gradients; the mode is put back afterwards."""
+def tensors_of(arrays: Any) -> Any:
+    """Constants on an array, or on each in a tuple or dict."""
+    return map_leaves(arrays, lambda leaf, _: tensor_of(leaf), "X")
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """model(x); model(*x) for a tuple, model(**x) for a dict of tensors."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def run_model(model: nn.Module, x: Any) -> Any:
+    """Outputs for all rows, in evaluation mode and without gradients; the mode is put back afterwards.
+
+    x: an array, or a tuple or dict of them. The outputs are an array, or a tuple or dict of them.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    rows = rows_of(x)
     model.eval()
     try:
         with no_grad():
             parts = [
-                _output_array(model(tensor_of(x[start : start + EVALUATION_ROWS])))
-                for start in range(0, len(x), EVALUATION_ROWS)
+                output_arrays(call_model(model, tensors_of(_slice(x, start))))
+                for start in range(0, rows, EVALUATION_ROWS)
             ]
     finally:
         for module, mode in modes:
             if module.training is not mode:
                 module.training = mode
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _output_array(output: Any) -> Array:
-    if not isinstance(output, Tensor):
-        raise ArgumentError(f"the model must return one Tensor; got {type(output).__name__}")
-    return output.numpy()
+def _slice(x: Any, start: int) -> Any:
+    return map_leaves(x, lambda leaf, _: leaf[start : start + EVALUATION_ROWS], "X")
 
 
-def measure(problem: Problem, outputs: Array, targets: Array) -> dict[str, float]:
-    """Loss and metrics of outputs, averaged over the rows."""
+def _joined(parts: list[Any]) -> Any:
+    """Outputs of chunks of rows as those of all rows."""
+    columns = [iter([leaf for _, leaf in named_leaves(part, "outputs")]) for part in parts]
+    return map_leaves(parts[0], lambda *_: np.concatenate([next(column) for column in columns]), "outputs")
+
+
+def output_arrays(outputs: Any) -> Any:
+    """The arrays of what a model returned: one Tensor, or a tuple or dict of them. ArgumentError for anything else."""
+
+    def array(leaf: Any, _: str) -> Array:
+        if not isinstance(leaf, Tensor):
+            raise ArgumentError(
+                f"the model must return a Tensor, or a tuple or dict of them; got {type(leaf).__name__}"
+            )
+        return leaf.detach().numpy()
+
+    return map_leaves(outputs, array, "outputs")
+
+
+def measure(problem: Problem, outputs: Any, targets: Any, weights: Array | None = None) -> dict[str, float]:
+    """Loss and metrics of all rows at once, each row counting as much as its weight."""
     with no_grad():
-        loss = float(problem.loss(tensor_of(outputs), tensor_of(targets)))
-    return {
-        "loss": loss,
-        **{name: float(metric(outputs, targets)) for name, metric in problem.metrics.items()},
-    }
+        found = {"loss": float(problem.loss(tensors_of(outputs), tensors_of(targets), weights))}
+    for name, metric in problem.metrics.items():
+        found[name] = metric(outputs, targets, weights)
+    return found

@@ -1,18 +1,23 @@
-"""The run directory: a trained model with all that is needed to use it again, checked when it is read.
+"""The run directory: a training with all that is needed to go on with it and to use it, checked when it is read.
 
     runs/2025-11-21-iris/
-        model.safetensors   the weights, under PyTorch's names
-        run.json            data, preparation, model, settings, scores, versions; with checksums
-        metrics.jsonl       one line for each epoch
+        run.json            what is trained, on what, where and how far; with checksums
+        metrics.jsonl       one line for each epoch, as it ends
+        checkpoints/        the newest states of the training; see `checkpoint`
+        model.safetensors   the weights at the end, under PyTorch's names
+        lock                while a process trains
 
-Knows nothing of what the record says; see `tabular`.
+`read_run` reads every directory whose training has ended, that of a table too: it has more entries in its record.
+Knows nothing of what the record says; see `tabular` and `config`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -24,21 +29,165 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import RunError
-from ..files import NewFolder
+from ..files import NewFolder, replace_file, sync_folder
 from ..tensor import Tensor
 from .files import Path, from_bytes, read_file, readable, to_bytes
+from .lock import FolderLock
 
 FORMAT = "chainrule run 1"
-MODEL, RECORD, METRICS = "model.safetensors", "run.json", "metrics.jsonl"
+MODEL, RECORD, METRICS, CHECKPOINTS = "model.safetensors", "run.json", "metrics.jsonl", "checkpoints"
+
+RUNNING = "running"
 
 _CHECKSUM = "sha256"
+_OURS = (RECORD, METRICS, CHECKPOINTS, MODEL)
 
 
 class StoredRun(NamedTuple):
-    """What a run directory holds: the record of `run.json`, and the weights."""
+    """What a run directory holds: the record of `run.json`, the weights, and the history."""
 
     record: dict[str, Any]
     weights: dict[str, Tensor]
+    history: list[dict[str, float]]
+
+
+class RunFolder:
+    """A run directory while a training fills it; one process at a time.
+
+    place: the folder. extra: more entries of the record in `run.json`, such as those of a table; they win over those
+    of the same names. Entries can be added at any time by `update`.
+    """
+
+    def __init__(self, place: Path, extra: Mapping[str, Any] | None = None) -> None:
+        self.place = os.path.abspath(os.fspath(place))
+        self.record: dict[str, Any] = {}
+        self._extra = dict(extra or {})
+        self._lock = FolderLock(self.place)
+
+    def open(self, resume: bool) -> bool:
+        """Make the folder and lock it; whether it has a run to go on with.
+
+        Raises RunError if another process is at it, if it cannot be made, has other files, or has a run and `resume`
+        does not say that it is to be continued.
+        """
+        try:
+            os.makedirs(self.place, exist_ok=True)
+            holder = self._lock.take()
+        except OSError as error:
+            raise self.refused(error) from error
+        if holder is not None:
+            by = f"process {holder}" if holder else "another process"
+            raise RunError(
+                f"one process at a time trains in a folder; got {self.place!r}, where {by} is at work. Wait for it, or "
+                "name another folder"
+            )
+        try:
+            return self._look(resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self, resume: bool) -> bool:
+        path = os.path.join(self.place, RECORD)
+        begun = os.path.isfile(path)
+        if begun and not resume:
+            raise RunError(
+                f"a new run needs a folder of its own; got {self.place!r}, which has one. Write resume=True to go on "
+                "with it, or name another folder"
+            )
+        others = [one for one in os.listdir(self.place) if not one.startswith(".") and one != "lock"]
+        if not begun and set(others) - set(_OURS):
+            raise RunError(
+                f"a run needs a folder of its own; got {self.place!r}, which has {min(set(others) - set(_OURS))!r} and "
+                f"no {RECORD}. Name another folder"
+            )
+        self._remove_leftovers()
+        if begun:
+            try:
+                self.record = _read_record(path)
+            except RunError as error:
+                advice = f". Remove {RECORD} to go on from the checkpoints alone" if resume else ""
+                raise RunError(f"{error.message}{advice}") from error
+        return begun
+
+    def _remove_leftovers(self) -> None:
+        """Files that a process was writing when it was killed; nobody else writes here, because of the lock."""
+        for one in os.listdir(self.place):
+            if re.fullmatch(r"\..+\.[0-9a-f]{16}", one):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(self.place, one))
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder of the checkpoints."""
+        return os.path.join(self.place, CHECKPOINTS)
+
+    def start(self, **entries: Any) -> None:
+        """Write the record of a run that begins, or whose record was lost. Raises RunError if the disk refuses."""
+        try:
+            os.makedirs(self.checkpoints, exist_ok=True)
+            self._write_record(
+                {
+                    "format": FORMAT,
+                    "created": _now(),
+                    "versions": versions(),
+                    "environment": environment(),
+                    **entries,
+                    **self._extra,
+                    "state": RUNNING,
+                    "files": {},
+                }
+            )
+            replace_file(os.path.join(self.place, METRICS), b"")
+            sync_folder(self.place)
+        except OSError as error:
+            raise self.refused(error) from error
+
+    def update(self, **entries: Any) -> None:
+        """Add entries to the record, or replace them. Raises OSError."""
+        self._write_record({**self.record, **entries})
+
+    def note_epoch(self, record: Mapping[str, float]) -> None:
+        """Add a line to the metrics. Raises OSError."""
+        with open(os.path.join(self.place, METRICS), "ab") as file:
+            file.write(_line(record))
+
+    def write_metrics(self, history: Iterable[Mapping[str, float]]) -> None:
+        """Let the metrics be those of `history`: after a resumption, what came after the checkpoint is cut off."""
+        replace_file(os.path.join(self.place, METRICS), b"".join(map(_line, history)))
+
+    def finish(
+        self, state: str, weights: Mapping[str, Any], history: Iterable[Mapping[str, float]], **entries: Any
+    ) -> None:
+        """Write the weights, the whole history, and a record that vouches for both. Raises OSError."""
+        model, lines = to_bytes(weights), b"".join(map(_line, history))
+        replace_file(os.path.join(self.place, MODEL), model)
+        replace_file(os.path.join(self.place, METRICS), lines)
+        files = {MODEL: hashlib.sha256(model).hexdigest(), METRICS: hashlib.sha256(lines).hexdigest()}
+        self.update(**entries, state=state, ended=_now(), files=files)
+
+    def close(self) -> None:
+        """Let others in."""
+        self._lock.release()
+
+    def _write_record(self, record: dict[str, Any]) -> None:
+        replace_file(os.path.join(self.place, RECORD), _record_bytes(record))
+        self.record = record
+
+    def note_state(self, state: str) -> None:
+        """Note how the training stands, as far as the disk allows it."""
+        with contextlib.suppress(OSError):
+            self.update(state=state)
+
+    def refused(self, error: OSError, more: str = "") -> RunError:
+        """The error for a disk that refuses. more: what else there is to say."""
+        return RunError(
+            f"a run needs a folder that it can write to; got {self.place!r}: {error.strerror}. Check the free space "
+            f"and the permissions, or name another folder{more}"
+        )
+
+
+# ------------------------------------------------------------------------------------------- places
 
 
 def reserve_folder(out: str | None, name: str) -> NewFolder:
@@ -46,7 +195,7 @@ def reserve_folder(out: str | None, name: str) -> NewFolder:
 
     Raises RunError, which names the option --out, if it exists with files in it or cannot be made.
     """
-    place = out if out is not None else _free_place(name)
+    place = out if out is not None else free_place(name)
     if os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place)):
         raise RunError(
             f"a run needs a folder of its own; got {place!r}, which exists. Name another with --out"
@@ -60,7 +209,8 @@ def reserve_folder(out: str | None, name: str) -> NewFolder:
         ) from error
 
 
-def _free_place(name: str) -> str:
+def free_place(name: str) -> str:
+    """`runs/<date>-<name>`, with a number behind it if that exists."""
     slug = re.sub(r"[^\w.-]+", "-", readable(name)).strip("-.")[:60] or "run"
     first = os.path.join("runs", os.fsdecode(f"{datetime.date.today().isoformat()}-{slug}".encode()))
     place, number = first, 1
@@ -70,70 +220,67 @@ def _free_place(name: str) -> str:
     return place
 
 
-def write_run(
-    folder: NewFolder,
-    record: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    history: Iterable[dict[str, float]],
-) -> None:
-    """Fill the folder and let it appear; RunError if the disk refuses."""
-    model = to_bytes(weights)
-    full = {
-        "format": FORMAT,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        **record,
-        "files": {MODEL: hashlib.sha256(model).hexdigest()},
-    }
-    full[_CHECKSUM] = _digest(full)
-    try:
-        folder.write(MODEL, model)
-        folder.write(METRICS, b"".join(json.dumps(one).encode() + b"\n" for one in history))
-        folder.write(RECORD, json.dumps(full, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")
-        folder.finish()
-    except OSError as error:
-        raise RunError(
-            f"a run needs a folder that it can fill; got {folder.place!r}: {error.strerror}. Check the free space, or "
-            "name another place with --out"
-        ) from error
+# ------------------------------------------------------------------------------------------- reading
 
 
 def read_run(place: Path) -> StoredRun:
-    """The record and the weights of a run directory.
+    """The record, the weights and the history of a run directory whose training has ended.
 
     Raises RunError for anything that is none, is of another version, or has changed since it was written.
     """
+    name, record = read_record(place)
+    if MODEL not in record["files"]:
+        raise RunError(
+            f"a run that has ended is needed; got {name!r}, whose training did not come to its end (its state is "
+            f"{record.get('state')!r}). Go on with it: fit(…, folder={name!r}, resume=True)"
+        )
+    model = _checked_file(name, record, MODEL)
+    lines = _checked_file(name, record, METRICS) if METRICS in record["files"] else b""
+    return StoredRun(record, from_bytes(model, os.path.join(name, MODEL)), read_history(lines))
+
+
+def read_record(place: Path) -> tuple[str, dict[str, Any]]:
+    """(the folder, the record in its `run.json`). Raises RunError for anything that is none, or has changed."""
     name = os.fspath(place)
     if os.path.basename(name) in (MODEL, RECORD) and os.path.isfile(name):
         name = os.path.dirname(name) or "."
     path = os.path.join(name, RECORD)
     if not os.path.isfile(path):
         raise RunError(f"a run directory with {RECORD} is needed; got {name!r}{_runs_near(name)}")
-    record = _read_record(path)
-    model_path = os.path.join(name, MODEL)
-    if not os.path.isfile(model_path):
+    return name, _read_record(path)
+
+
+def read_history(lines: bytes) -> list[dict[str, float]]:
+    """The epochs in the bytes of `metrics.jsonl`. A number that JSON has no word for comes back as NaN."""
+    found = (json.loads(line) for line in lines.splitlines())
+    return [{key: math.nan if value is None else value for key, value in one.items()} for one in found]
+
+
+def _checked_file(folder: str, record: dict[str, Any], name: str) -> bytes:
+    path = os.path.join(folder, name)
+    if not os.path.isfile(path):
         raise RunError(
-            f"a run needs the {MODEL} that it was saved with; got {name!r} without it. Use another copy of the run, "
+            f"a run needs the {name} that it was saved with; got {folder!r} without it. Use another copy of the run, "
             "or train again"
         )
-    data = read_file(model_path)
-    if hashlib.sha256(data).hexdigest() != record["files"].get(MODEL):
+    data = read_file(path)
+    if hashlib.sha256(data).hexdigest() != record["files"].get(name):
         raise RunError(
-            f"a run needs the {MODEL} that it was saved with; got another one in {name!r}: its checksum does not "
+            f"a run needs the {name} that it was saved with; got another one in {folder!r}: its checksum does not "
             "match. Use another copy of the run, or train again"
         )
-    return StoredRun(record, from_bytes(data, model_path))
+    return data
 
 
 def _read_record(path: str) -> dict[str, Any]:
     try:
         record: Any = json.loads(read_file(path).decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"a run needs a readable {RECORD}; got {path!r}: {error}. Use another copy") from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
         raise RunError(f"this version reads the format {FORMAT!r}; got {found!r} in {path!r}. Train again")
-    if record.pop(_CHECKSUM, None) != _digest(record) or not isinstance(record.get("files"), dict):
+    if record.pop(_CHECKSUM, None) != digest(record) or not isinstance(record.get("files"), dict):
         raise RunError(
             f"a run needs {RECORD} as it was saved; got {path!r}, which does not match its checksum. "
             "Use another copy of the run, or train again"
@@ -154,9 +301,40 @@ def _runs_near(name: str) -> str:
     return f"{advice}. Name a folder that `chainrule train` made"
 
 
-def _digest(record: Mapping[str, Any]) -> str:
+# ------------------------------------------------------------------------------------------- what is written
+
+
+def digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record, whatever the order of its keys."""
     text = json.dumps(record, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: None for NaN and infinity, which JSON has no words for."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return readable(value) if isinstance(value, str) else value
+
+
+def _record_bytes(record: Mapping[str, Any]) -> bytes:
+    full = plain(record)
+    full.pop(_CHECKSUM, None)
+    full[_CHECKSUM] = digest(full)
+    text: str = json.dumps(full, ensure_ascii=False, indent=1, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _line(record: Mapping[str, float]) -> bytes:
+    return json.dumps(plain(record), ensure_ascii=False).encode() + b"\n"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
@@ -168,3 +346,26 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def environment() -> dict[str, Any]:
+    """The machine, as far as numbers or speed depend on it."""
+    return {
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+        "threads": {name: os.environ[name] for name in _THREADS if name in os.environ},
+    }
+
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def _processor() -> str:
+    """The processor's own name where the system tells it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,200 @@
+"""Keeps a training on the disk while it goes on: when to write a checkpoint, and what to do when the disk refuses.
+
+The rule for a disk that refuses: at the start it is an error, because nothing is lost yet. In the middle training goes
+on with the last good checkpoint, one warning says so, and writing is tried again after each interval. At the end it
+is an error that carries the Run.
+Knows run directories and checkpoints; knows nothing of epochs and losses.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ChainruleError, RunError
+from .checkpoint import Checkpoint, Checkpoints
+from .config import changed_options, describe_optimizer, differences
+from .results import Run
+from .run import RUNNING, RunFolder
+from .snapshot import Parts, gather, restore
+
+Record = dict[str, float]
+
+
+class NoKeeper:
+    """Keeps nothing: a training without a folder."""
+
+    def save_if_due(self) -> None:
+        """Nothing."""
+
+    def note_epoch(self, record: Record) -> None:
+        """Nothing."""
+
+
+class FolderKeeper:
+    """Keeps a training in its run directory.
+
+    identity: what a training must have in common with the one whose checkpoint it goes on from. epochs: those asked
+    for. seconds, steps: a checkpoint is due when so much time or so many updates have passed since the last one;
+    None: never.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        run: Run,
+        parts: Parts,
+        *,
+        identity: Mapping[str, Any],
+        epochs: int,
+        seconds: float | None,
+        steps: int | None,
+        keep: int,
+    ) -> None:
+        self._folder = folder
+        self._run = run
+        self._parts = parts
+        self._facts: dict[str, Any] = {
+            "identity": identity,
+            "epochs": epochs,
+            "optimizers": [describe_optimizer(one) for one in parts.optimizers],
+        }
+        self._seconds = seconds
+        self._steps = steps
+        self._checkpoints = Checkpoints(folder.checkpoints, keep)
+        self._last_time = time.monotonic()
+        self._last_step = 0
+        self._warned = False
+        self._begun = False
+
+    # ------------------------------------------------------------------------------- beginning
+
+    def begin(self, entries: Mapping[str, Any]) -> None:
+        """Write the record of a new run and its first checkpoint. Raises RunError if the disk refuses."""
+        self._folder.start(**entries)
+        self._begun = True
+        try:
+            self._write()
+        except OSError as error:
+            raise self._folder.refused(error) from error
+
+    def find(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; a warning for each damaged one that is newer. None if there is none.
+
+        Raises RunError if all are damaged, or if it is of another training than this one.
+        """
+        found, faults = self._checkpoints.newest()
+        if found is None:
+            return None
+        wrong = differences(found.facts["identity"], self._facts["identity"])
+        if wrong:
+            raise RunError(
+                f"resume=True goes on with the same training; got another than that in {self._folder.place!r}: "
+                f"{'; '.join(wrong)}. Call fit as before, or name another folder"
+            )
+        for fault in faults:
+            warnings.warn(
+                f"a damaged checkpoint was passed over: {fault}. Training goes on from checkpoint {found.name}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return found
+
+    def resume(self, found: Checkpoint, entries: Mapping[str, Any]) -> None:
+        """Put the training back to a checkpoint, and the folder too; the record keeps all but the configuration."""
+        run, parts = self._run, self._parts
+        self._begun = True
+        given = self._facts["optimizers"]
+        try:
+            restore(parts, found.state)
+        except (ChainruleError, KeyError, ValueError) as error:
+            told = error.message if isinstance(error, ChainruleError) else str(error)
+            raise RunError(
+                f"checkpoint {found.name} does not fit this training: {told}. Call fit as before, or name another "
+                "folder"
+            ) from error
+        now = [describe_optimizer(one) for one in parts.optimizers]
+        if changed := changed_options(found.facts["optimizers"], given, now):
+            warnings.warn(
+                f"a resumed training keeps the hyper-parameters of its checkpoint; got others: {'; '.join(changed)}. "
+                "To change them write into optimizer.param_groups in a callback, or start a new run",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self._facts["optimizers"] = found.facts["optimizers"]
+        run.best_epoch = parts.watch.best_epoch
+        run.resumed_at = (parts.place.epoch, parts.place.batch)
+        if found.state["stopped"] == "stopped" and self._facts["epochs"] <= found.facts["epochs"]:
+            run.state = "stopped"
+        self._last_time, self._last_step = time.monotonic(), parts.place.step
+        self._checkpoints.clean(found.name)
+        if not self._folder.record:
+            self._folder.start(**entries)
+        try:
+            self._folder.write_metrics(run.history)
+            self._folder.update(state=RUNNING, config=entries["config"])
+        except OSError as error:
+            raise self._folder.refused(error) from error
+
+    # ------------------------------------------------------------------------------- in the middle
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint, if the last one is long enough ago."""
+        by_time = self._seconds is not None and time.monotonic() - self._last_time >= self._seconds
+        by_steps = self._steps is not None and self._parts.place.step - self._last_step >= self._steps
+        if by_time or by_steps:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint; one warning if the disk refuses."""
+        try:
+            self._write()
+        except OSError as error:
+            self._warn(error, "a checkpoint")
+        self._last_time, self._last_step = time.monotonic(), self._parts.place.step
+
+    def note_epoch(self, record: Record) -> None:
+        """Add the epoch to the metrics; one warning if the disk refuses."""
+        try:
+            self._folder.note_epoch(record)
+        except OSError as error:
+            self._warn(error, "the list of metrics")
+
+    def _write(self) -> None:
+        place = self._parts.place
+        facts = {"epoch": place.epoch, "batch": place.batch, "step": place.step, **self._facts}
+        self._checkpoints.write(gather(self._parts, self._run.state), facts)
+
+    def _warn(self, error: OSError, what: str) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        names = self._checkpoints.names()
+        kept = f"the last good checkpoint, {names[0]}, is kept" if names else "there is no checkpoint yet"
+        warnings.warn(
+            f"{what} needs a folder that can be written to; got {self._folder.place!r}: {error.strerror}. Training "
+            f"goes on, {kept}, and writing is tried again later. Free some space",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+    # ------------------------------------------------------------------------------- the end
+
+    def finish(self, entries: Mapping[str, Any]) -> None:
+        """Write the weights and the record of a training that is over. RunError, with the Run, if the disk refuses."""
+        run = self._run
+        try:
+            self._folder.finish(run.state, run.model.state_dict(), run.history, **entries)
+        except OSError as error:
+            failure = self._folder.refused(
+                error, ". The trained model is in `error.run`, and the last good checkpoint is kept"
+            )
+            failure.run = run
+            raise failure from error
+
+    def fail(self) -> None:
+        """Note that an error ended the training, if it had begun, and as far as the disk allows it."""
+        if self._begun:
+            self._folder.note_state("failed")

@@ -1,0 +1,339 @@
+"""Where the batches of a training come from: arrays, checked and cast at once, or batches, checked as they come.
+
+Knows models by the dtype and the outputs that they have; knows nothing of optimizers and of epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import nn
+from ..data.arrays import map_leaves, named_leaves
+from ..data.holding import held_back_rows
+from ..data.loader import ArraySource, Batch, IterableSource, Source
+from ..data.weights import as_sample_weight, class_weights
+from ..errors import ArgumentError, DataError
+from ..tensor.random import Generator
+from .losses import Loss
+from .problem import (
+    EVALUATION_ROWS,
+    Array,
+    Problem,
+    first_rows,
+    inputs_for,
+    measure,
+    refuse_one_class,
+    rows_of,
+    run_model,
+    targets_for,
+    tensor_of,
+)
+
+DEFAULT_SHARE = 0.2
+
+# With a step of the user's own there may be no loss for the rows held back: only metrics are measured.
+NO_LOSS = Loss("none", lambda outputs, targets: tensor_of(np.zeros(())), None, "custom")
+
+
+class Sources(NamedTuple):
+    """Batches to train on, rows held back in batches (or None), and whether predictions have the shape (rows,)."""
+
+    training: Source
+    validation: Source | None
+    flat: bool
+
+
+class Weighing(NamedTuple):
+    """How much rows count: a number for each row, a rule for each class, both None for equal weights."""
+
+    sample_weight: Any = None
+    class_weight: Any = None
+
+
+def is_source(data: Any) -> bool:
+    """Whether the data are batches already: a DataLoader, or anything with its methods."""
+    return isinstance(data, Source)
+
+
+def make_sources(
+    model: nn.Module,
+    problem: Problem,
+    data: Any,
+    validation: Any,
+    batch_size: int,
+    seed: int,
+    weighing: Weighing,
+) -> Sources:
+    """What is trained on and what is held back. Faults of arrays are found here, those of batches as they come."""
+    if not is_pair(data):
+        return _from_batches(model, problem, data, validation, weighing)
+    x = inputs_for(model, data[0])
+    rows = rows_of(x)
+    probe = run_model(model, first_rows(x, 2))
+    y = targets_for(problem, data[1], probe, rows)
+    weights = None if weighing.sample_weight is None else as_sample_weight(weighing.sample_weight, rows)
+    held: Rows | None = None
+    training = Rows(x, y, weights)
+    share = _share(validation)
+    if share:
+        training, held = _hold_back(problem, training, share, Generator(seed))
+    refuse_one_class(problem, training.targets)
+    rule = _class_rule(problem, weighing.class_weight, training.targets, probe)
+    source = ArraySource(
+        training.inputs,
+        training.targets,
+        _combined(training, rule),
+        batch_size=batch_size,
+        seed=seed,
+        drop_last=_has_lone_row(model, rows_of(training.inputs), batch_size),
+    )
+    if held is not None:
+        validated: Source | None = evaluation_source(held.inputs, held.targets, _combined(held, rule))
+    else:
+        validated = _given(model, problem, validation, probe, rule)
+    return Sources(source, validated, is_flat(data[1], probe))
+
+
+def _has_lone_row(model: nn.Module, rows: int, batch_size: int) -> bool:
+    """Whether the last batch is of one row, whose variance BatchNorm cannot take; another row in every epoch."""
+    return (
+        1 < batch_size < rows
+        and rows % batch_size == 1
+        and any(isinstance(one, nn.BatchNorm1d) for one in model.modules())
+    )
+
+
+class Rows(NamedTuple):
+    """Arrays with as many rows each."""
+
+    inputs: Any
+    targets: Any
+    weights: Array | None
+
+
+def is_pair(data: Any) -> bool:
+    """Whether data are inputs and targets, (X, y)."""
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        return False
+    # A list of two tuples is a list of two batches.
+    return isinstance(data, tuple) or not all(isinstance(one, tuple) for one in data)
+
+
+def is_flat(y: Any, outputs: Any) -> bool:
+    """Whether targets have the shape (rows,) where the model has one output for each."""
+    return np.ndim(y) == 1 and isinstance(outputs, np.ndarray) and outputs[0].size == 1
+
+
+def evaluation_source(inputs: Any, targets: Any, weights: Array | None = None) -> ArraySource:
+    """Batches of rows in their order, for evaluation."""
+    return ArraySource(inputs, targets, weights, batch_size=EVALUATION_ROWS, shuffle=False)
+
+
+def evaluate_source(
+    model: nn.Module, problem: Problem, source: Source, weighted: bool = False
+) -> dict[str, float]:
+    """Loss and metrics of all rows of a source. Weights act on the loss; on the metrics too if `weighted`."""
+    outputs, targets = [], []
+    weights: list[Any] = []
+    for batch in source.epoch(1):
+        outputs.append(run_model(model, batch.inputs))
+        targets.append(batch.targets)
+        weights.append(batch.weights)
+    if not outputs:
+        raise DataError("evaluation needs a batch at least; got none. Check where the batches come from")
+    weight: Array | None = None if weights[0] is None else np.concatenate(weights)
+    found, wanted = joined(outputs), joined(targets)
+    if weight is None or weighted:
+        return scores(problem, found, wanted, weight)
+    plain = measure(problem, found, wanted)
+    return {**plain, "loss": measure(Problem(problem.function, {}), found, wanted, weight)["loss"]}
+
+
+def scores(problem: Problem, outputs: Any, targets: Any, weights: Array | None) -> dict[str, float]:
+    """Loss and metrics of all rows; without the loss where there is none."""
+    found = measure(problem, outputs, targets, weights)
+    if problem.function is NO_LOSS:
+        del found["loss"]
+    return found
+
+
+def joined(parts: list[Any]) -> Any:
+    """Arrays of batches (or tuples and dicts of them) as those of all rows."""
+    if len(parts) == 1 or parts[0] is None:
+        return parts[0]
+    columns = [iter([leaf for _, leaf in named_leaves(part, "y")]) for part in parts]
+    return map_leaves(parts[0], lambda *_: np.concatenate([next(one) for one in columns]), "y")
+
+
+# ------------------------------------------------------------------------------------------- rows held back
+
+
+def _share(validation: Any) -> float:
+    """The share of rows to hold back; 0 where rows are given, or none are wanted."""
+    if (
+        validation is None
+        or validation is False
+        or is_source(validation)
+        or isinstance(validation, tuple | list)
+    ):
+        return 0.0
+    if isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 <= validation < 1:
+        raise ArgumentError(
+            f"validation must be a share from 0 to below 1, a pair (X, y) or a DataLoader; got {validation!r}"
+        )
+    return float(validation)
+
+
+def _hold_back(problem: Problem, rows: Rows, share: float, generator: Generator) -> tuple[Rows, Rows]:
+    count = rows_of(rows.inputs)
+    by_label = problem.kind in ("classes", "binary") and isinstance(rows.targets, np.ndarray)
+    labels = rows.targets if by_label and rows.targets.size == count else np.zeros(count)
+    chosen = held_back_rows(labels.reshape(-1), share, generator)
+    if not 0 < chosen.sum() < count:
+        raise DataError(f"a validation share of {share:g} needs more rows; got {count}. Use validation=None")
+    return _take(rows, ~chosen), _take(rows, chosen)
+
+
+def _take(rows: Rows, chosen: NDArray[np.bool_]) -> Rows:
+    def part(leaf: Array, _: str) -> Array:
+        return leaf[chosen]
+
+    return Rows(
+        map_leaves(rows.inputs, part, "X"),
+        map_leaves(rows.targets, part, "y"),
+        None if rows.weights is None else rows.weights[chosen],
+    )
+
+
+def _given(
+    model: nn.Module, problem: Problem, validation: Any, probe: Any, rule: Array | None
+) -> Source | None:
+    """The rows that the user holds back: (X, y), (X, y, weights), or batches."""
+    if is_source(validation):
+        return Prepared(model, problem, validation, None if rule is None else rule.tolist())
+    if not isinstance(validation, tuple | list):
+        return None
+    if len(validation) not in (2, 3):
+        raise ArgumentError(
+            f"validation must be a share, a pair (X, y) or a DataLoader; got {len(validation)} things"
+        )
+    x = inputs_for(model, validation[0])
+    rows = rows_of(x)
+    run_model(model, first_rows(x, 2))
+    y = targets_for(problem, validation[1], probe, rows)
+    weights = as_sample_weight(validation[2], rows) if len(validation) == 3 else None
+    held = Rows(x, y, weights)
+    return evaluation_source(x, y, _combined(held, rule))
+
+
+# ------------------------------------------------------------------------------------------- weights
+
+
+def _class_rule(problem: Problem, class_weight: Any, labels: Any, outputs: Any) -> Array | None:
+    """The weight of each class, from the labels of the training rows."""
+    if class_weight is None:
+        return None
+    if problem.kind not in ("classes", "binary") or not isinstance(labels, np.ndarray):
+        raise ArgumentError(
+            f"class_weight needs a loss of classes; got one of {problem.kind}. Use sample_weight for anything else"
+        )
+    whole = labels.dtype.kind in "iu" or bool((labels == np.floor(labels)).all())
+    if labels.size != len(labels) or not whole:
+        raise ArgumentError(
+            f"class_weight needs one class for each row; got targets of {labels.dtype.name} {labels.shape}. Use "
+            "sample_weight for anything else"
+        )
+    known = labels.reshape(-1).astype(np.int64)
+    return class_weights(class_weight, known, 2 if problem.kind == "binary" else outputs.shape[1])
+
+
+def _combined(rows: Rows, rule: Array | None) -> Array | None:
+    """Sample weight times class weight of each row."""
+    if rule is None:
+        return rows.weights
+    found: Array = rule[rows.targets.reshape(-1).astype(np.int64)]
+    return found if rows.weights is None else rows.weights * found
+
+
+# ------------------------------------------------------------------------------------------- batches as they come
+
+
+def _from_batches(
+    model: nn.Module, problem: Problem, data: Any, validation: Any, weighing: Weighing
+) -> Sources:
+    if weighing.sample_weight is not None:
+        raise ArgumentError(
+            "sample_weight goes with arrays (X, y); got batches. Yield (x, y, weights), or write "
+            "DataLoader((X, y), sample_weight=…)"
+        )
+    share = _share(validation)
+    if share and share != DEFAULT_SHARE:
+        raise ArgumentError(
+            f"a share is held back from arrays (X, y) only; got batches and validation={share:g}. Give "
+            "validation=(X, y) or a DataLoader"
+        )
+    if isinstance(weighing.class_weight, str):
+        raise ArgumentError(
+            "class_weight='balanced' counts the classes of arrays (X, y); got batches. Give a dict from class to weight"
+        )
+    source = data if is_source(data) else IterableSource(data)
+    training = Prepared(model, problem, source, weighing.class_weight)
+    held: Source | None = None
+    if is_source(validation) or isinstance(validation, tuple | list):
+        held = _held_beside(model, problem, validation, weighing.class_weight)
+    return Sources(training, held, False)
+
+
+def _held_beside(model: nn.Module, problem: Problem, validation: Any, class_weight: Any) -> Source:
+    source = validation
+    if not is_source(validation):
+        x, y, *rest = validation
+        source = IterableSource(lambda epoch: [(x, y, *rest)])
+    return Prepared(model, problem, source, class_weight)
+
+
+class Prepared:
+    """Batches of a source, each checked and cast as the model and the loss need it when it comes."""
+
+    def __init__(self, model: nn.Module, problem: Problem, source: Source, class_weight: Any = None) -> None:
+        self._model = model
+        self._problem = problem
+        self._source = source
+        self._class_weight = class_weight
+        self._rule: Array | None = None
+        self._outputs: Any = None
+        self._dtypes: list[Any] = []
+        self.rows = source.rows
+        self.batches = source.batches
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number` without the first `skip`."""
+        return map(self._prepared, self._source.epoch(number, skip))
+
+    def fingerprint(self) -> str:
+        """What the source says of itself."""
+        return self._source.fingerprint()
+
+    def _prepared(self, batch: Batch) -> Batch:
+        if self._outputs is None:
+            self._meet(batch)
+        kinds = iter(self._dtypes)
+        inputs = map_leaves(batch.inputs, lambda leaf, _: leaf.astype(next(kinds), copy=False), "X")
+        if batch.targets is None:
+            return batch._replace(inputs=inputs)
+        targets = targets_for(self._problem, batch.targets, self._outputs, batch.rows)
+        rows = Rows(inputs, targets, batch.weights)
+        return Batch(inputs, targets, _combined(rows, self._rule), batch.rows)
+
+    def _meet(self, batch: Batch) -> None:
+        """The first batch decides what integers become; the model would be asked again and again otherwise."""
+        inputs = inputs_for(self._model, batch.inputs)
+        self._outputs = run_model(self._model, first_rows(inputs, 2))
+        self._dtypes = [leaf.dtype for _, leaf in named_leaves(inputs, "X")]
+        if self._class_weight is not None:
+            count = 2 if self._problem.kind == "binary" else self._outputs.shape[1]
+            self._rule = _class_rule(self._problem, self._class_weight, np.arange(count), self._outputs)
