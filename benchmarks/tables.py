@@ -91,7 +91,9 @@ def measure(name, folds, repeats, seed):
 
 
 def line(result):
-    cells = [f"{result['data']} ({result['rows']} × {result['columns']}, {result['score'].replace('r2', 'R²')})"]
+    cells = [
+        f"{result['data']} ({result['rows']} × {result['columns']}, {result['score'].replace('r2', 'R²')})"
+    ]
     for model in ("chainrule", "network", "linear"):
         scores = result[model]["scores"]
         cells.append(f"{np.mean(scores):.4f} ± {np.std(scores, ddof=1):.3f}")
@@ -103,7 +105,9 @@ def line(result):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", nargs="+", choices=(*REAL, MADE), default=REAL)
     parser.add_argument("--made", action="store_true", help=f"{MADE}, 5,000 rows, too")
     parser.add_argument("--folds", type=int, default=5)
@@ -113,9 +117,15 @@ def main():
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     versions = {name: metadata.version(name) for name in ("chainrule", "numpy", "scikit-learn", "pandas")}
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "processors": os.cpu_count()}
+    machine = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+    }
     print(", ".join(f"{name} {version}" for name, version in (versions | machine).items()))
-    print(f"{arguments.folds} folds, {arguments.repeats} repeats, seed {arguments.seed}; mean ± deviation of the folds")
+    print(
+        f"{arguments.folds} folds, {arguments.repeats} repeats, seed {arguments.seed}; mean ± deviation of the folds"
+    )
     print()
     print("| data | chainrule | scikit-learn MLP | linear | chainrule − MLP (95 %) | fit: chainrule | MLP |")
     print("|---|---|---|---|---|---|---|")

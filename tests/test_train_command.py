@@ -16,7 +16,8 @@ from chainrule.cli import main
 from chainrule.errors import RunError
 from chainrule.language import catalogue
 from chainrule.train.run import read_run, reserve_folder
-from chainrule.train.tabular import accuracy_interval, load_predictor, macro_f1
+from chainrule.train.predictor import load_predictor
+from chainrule.train.rivals import accuracy_interval, macro_f1
 
 pandas = pytest.importorskip("pandas")
 datasets = pytest.importorskip("sklearn.datasets")

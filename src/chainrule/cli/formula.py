@@ -18,7 +18,6 @@ import numpy as np
 from ..errors import ArgumentError, ExpressionError
 from ..explain.data import numbers
 from ..explain.expression import (
-    FUNCTIONS,
     Evaluation,
     Expression,
     negative_log_likelihood,

@@ -242,4 +242,3 @@ def _widths(parts: list[str], shown: str, name: str) -> tuple[int, ...]:
     if any(not one.isascii() or not one.isdigit() or not 0 < int(one) < 1 << 16 for one in stripped):
         raise UsageError("no_widths", name=name, value=repr(shown))
     return tuple(map(int, stripped))
-

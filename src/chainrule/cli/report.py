@@ -25,7 +25,19 @@ _SHOWN_CLASSES = 8
 # Facts that go without saying.
 _ORDINARY = {"encoding_utf8", "delimiter_comma", "number", "category", "boolean"}
 
-_LABELS = ("data", "target", "split", "network", "training", "test", "verdict", "saved", "next", "note", "careful")
+_LABELS = (
+    "data",
+    "target",
+    "split",
+    "network",
+    "training",
+    "test",
+    "verdict",
+    "saved",
+    "next",
+    "note",
+    "careful",
+)
 
 # Figures in the order of the columns of a report.
 _MODELS = ("network", "linear", "baseline")

@@ -17,7 +17,7 @@ from ..explain.data import as_data
 from ..explain.numbers import digits
 from ..explain.text import tell
 from ..language import LANGUAGES, sentence
-from ..train.explanation import Input, RowExplanation, explain_row
+from ..train.explanation import RowExplanation, explain_row
 from ..train.files import readable
 from ..train.predictor import Predictor, load_predictor, stored_table
 from .formula import page_path
@@ -117,7 +117,8 @@ class Teller:
         for one in found.inputs[:_SHOWN_INPUTS]:
             cell = sentence("row.missing", language) if one.cell is None else one.cell
             bar = "▇" * round(_BAR * abs(one.push) / largest)
-            rows.append([one.column, cell, _deviations(one), f"{one.push:+.4g}  {bar}".rstrip()])
+            away = "" if one.deviations is None else f"{one.deviations:+.2f}"
+            rows.append([one.column, cell, away, f"{one.push:+.4g}  {bar}".rstrip()])
         lines = [sentence("row.inputs", language), *("  " + line for line in aligned(rows))]
         if len(found.inputs) > _SHOWN_INPUTS:
             count = len(found.inputs) - _SHOWN_INPUTS
@@ -145,11 +146,12 @@ class Teller:
                 low, high = digits(layer.values.min(), 4), digits(layer.values.max(), 4)
                 text = sentence("row.sums", language, units=units, low=low, high=high)
             rows.append([layer.name, text])
-        lines += ["  " + line for line in aligned(rows)]
-        return lines + ["  " + line for line in self._answers(language)]
+        names = max(len(one.name) for one in found.layers)
+        lines += [f"  {name:<{names}}  {text}" for name, text in rows]
+        return lines + ["  " + line for line in self._answers(names, language)]
 
-    def _answers(self, language: str) -> list[str]:
-        """The last layer: what each network answers, and what comes of it."""
+    def _answers(self, names: int, language: str) -> list[str]:
+        """The last layer, after a name of so many letters: what each network answers, and what comes of it."""
         found, last = self._found, self._found.layers[-1]
         mean, softmax = sentence("row.mean", language), sentence("row.softmax", language)
         if found.logits is None or found.probabilities is None:
@@ -157,7 +159,7 @@ class Teller:
             average = float(last.values.mean())
             value = digits(average * self._unit[0] + self._unit[1])
             unit = sentence("row.in_unit", language, target=self._target, value=value)
-            return aligned([[last.name, *own, mean, f"{average:.3f}", unit]])
+            return aligned([[f"{last.name:<{names}}", *own, mean, f"{average:.3f}", unit]])
         rows = []
         order = np.argsort(-found.probabilities, kind="stable")
         for k, place in enumerate(order[:_SHOWN_CLASSES].tolist()):
@@ -165,7 +167,7 @@ class Teller:
             sign = "▶" if k == 0 else ""
             rows.append(
                 [
-                    last.name if k == 0 else "", found.classes[place], *own, mean, f"{found.logits[place]:.3f}",
+                    f"{last.name if k == 0 else '':<{names}}", found.classes[place], *own, mean, f"{found.logits[place]:.3f}",
                     softmax, f"{found.probabilities[place]:.2%} {sign}",
                 ]
             )  # fmt: skip
@@ -185,9 +187,7 @@ class Teller:
         told = sorted((one for one in found.inputs if one.slope), key=lambda one: -abs(one.push))
         for one in told[:3]:
             assert one.slope is not None
-            lines.append(
-                "  " + sentence("row.slope", language, column=one.column, slope=f"{one.slope:+.4g}")
-            )
+            lines.append("  " + sentence("row.slope", language, column=one.column, slope=f"{one.slope:+.4g}"))
         sizes = ", ".join(f"{name} {digits(size, 3)}" for name, size in found.gradients.items())
         return [*lines, "  " + sentence("row.by_layer", language, sizes=sizes)]
 
@@ -228,16 +228,9 @@ class Teller:
         }
 
 
-def _deviations(one: Input) -> str:
-    """How far a number is from the mean of its column; empty for anything else."""
-    return f"{one.features[0][1]:+.2f}" if len(one.features) == 1 else ""
-
-
 def _shown(value: Any) -> str:
     return digits(value) if isinstance(value, float | np.floating) else str(value)
 
 
 def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, np.floating) else value
-
-

@@ -154,7 +154,9 @@ def train_and_save(order: Order, arguments: argparse.Namespace) -> tuple[int, Ou
     report.line("saved", place)
     better = not entries["score"] or beats(entries["score"], entries["baseline"])
     if arguments.json:
-        print(json.dumps(plain({"run": place, "beats_baseline": better, **folder.record}), ensure_ascii=False))
+        print(
+            json.dumps(plain({"run": place, "beats_baseline": better, **folder.record}), ensure_ascii=False)
+        )
     return DONE if better else FINDING, outcome
 
 

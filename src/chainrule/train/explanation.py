@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 class Input:
     """A column of the row: its cell as it stands in the table, and what the networks got for it.
 
-    features: names and numbers of the networks' inputs. push: how much it adds to the margin, or to the number that is
+    features: names and numbers of the networks' inputs. deviations: how far a number is from its column's mean, None for
+    anything but a number. push: how much it adds to the margin, or to the number that is
     predicted, in the target's unit. slope: ∂loss / ∂column in the column's own unit, None without target or unit.
     """
 
     column: str
     cell: str | None
     features: tuple[tuple[str, float], ...]
+    deviations: float | None
     push: float
     slope: float | None
 
@@ -187,6 +189,7 @@ def _inputs(
         start = places.stop
         cell = row.iloc[0][step.column]
         scalings = getattr(step, "scalings", ())
+        deviations = float(numbers[places[0]]) if len(scalings) == 1 else None
         slope = None
         if slopes is not None and len(scalings) == 1:
             slope = float(slopes[places[0]]) / scalings[0].scale
@@ -195,6 +198,7 @@ def _inputs(
                 step.column,
                 None if cell is None or cell != cell else str(cell),
                 tuple((name, float(numbers[place])) for name, place in zip(step.features, places)),
+                deviations,
                 float(sum(pushes[place] for place in places)),
                 slope,
             )

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..data.facts import fault, quoted
 from ..data.tabular import Fact, Preparation, Table, read_table
-from ..errors import ArgumentError, DataError, RunError, ShapeError
+from ..errors import ArgumentError, RunError, ShapeError
 from .files import Path, readable
 from .networks import Networks
 from .run import MODEL, StoredRun, read_record, read_run
@@ -70,7 +71,11 @@ def first_record(plan: Plan, request: Request) -> dict[str, Any]:
             "activation": "relu",
             "parameters": plan.model.parameter_count,
         },
-        "settings": {**asdict(plan.settings), "batch_size": plan.batch_size, "hidden": list(plan.sizes[1:-1])},
+        "settings": {
+            **asdict(plan.settings),
+            "batch_size": plan.batch_size,
+            "hidden": list(plan.sizes[1:-1]),
+        },
         "preparation": plan.preparation.to_json(),
         "notes": [one.to_json() for one in (*plan.leaks, *plan.notes)],
     }
@@ -176,12 +181,11 @@ def stored_table(record: Mapping[str, Any], path: str | None = None) -> Table:
     """
     known = record[_MARK]
     place = path if path is not None else os.fsdecode(known["path"].encode("utf-8", "surrogateescape"))
+    if not os.path.isfile(place):
+        raise fault("gone_table", file=quoted(readable(place), 200))
     table = read_table(place, encoding=known["encoding"], delimiter=known["delimiter"])
     if fingerprint(table) != known["sha256"]:
-        raise DataError(
-            f"the run needs the table that it was trained on; got {readable(place)!r}, whose cells are others now. "
-            "Put the old file back, or train anew"
-        )
+        raise fault("changed_table", file=quoted(readable(place), 200))
     return table
 
 

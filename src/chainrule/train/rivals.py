@@ -55,7 +55,9 @@ class Difference:
         }
 
 
-def linear_predictions(inputs: Array, targets: Array, unseen: Array, *, classes: bool, balanced: bool) -> Array:
+def linear_predictions(
+    inputs: Array, targets: Array, unseen: Array, *, classes: bool, balanced: bool
+) -> Array:
     """What a linear model that learnt `inputs` (rows, features) and `targets` (rows,) says of the rows `unseen`.
 
     classes: whether targets are class indices. balanced: whether every class counts alike.

@@ -62,7 +62,7 @@ class Settings:
     patience: int = 20
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.1
     networks: int = 5
     test: float = 0.2
     hidden: tuple[int, ...] | None = None
@@ -153,9 +153,7 @@ def plan_table(
         leaks = find_leaks(table.frame, schema)
     assert schema.target is not None
     if rows is None:
-        rows = split(
-            table.frame, target, schema.target.task, test=chosen.test, seed=chosen.seed, facts=facts
-        )
+        rows = split(table.frame, target, schema.target.task, test=chosen.test, seed=chosen.seed, facts=facts)
     preparation = Preparation.fit(table.frame.iloc[rows[0]], target, schema=schema)
     outputs = len(preparation.classes) or 1
     inputs, count = len(preparation.feature_names), len(rows[0])
@@ -305,9 +303,7 @@ def _judge(outcome: Outcome, inputs: Array, targets: Array) -> None:
     truth = preparation.decode_target(preparation.encode_target(part[preparation.target.name]))
     predicted = predict_rows(plan.model, preparation, unseen)[0]
     linear = preparation.decode_target(
-        linear_predictions(
-            inputs, targets, unseen, classes=bool(preparation.classes), balanced=plan.balanced
-        )
+        linear_predictions(inputs, targets, unseen, classes=bool(preparation.classes), balanced=plan.balanced)
     )
     known = preparation.decode_target(targets)
     if preparation.classes:

@@ -119,9 +119,7 @@ def cross_validate(
     scores = list(done)[: len(splits)]
     target = plan.preparation.target
     for rows in splits[len(scores) :]:
-        part = plan_table(
-            plan.table, target.name, target.task, plan.settings, rows=rows, schema=plan.schema
-        )
+        part = plan_table(plan.table, target.name, target.task, plan.settings, rows=rows, schema=plan.schema)
         outcome = train_plan(part)
         if outcome.run.state == "interrupted":  # a fold that was cut short would tell a wrong score
             raise KeyboardInterrupt
