@@ -1,7 +1,7 @@
 """Scores and fit times on real tables, without any setting: chainrule, scikit-learn's network, and a linear model.
 
-Five data sets that ship with scikit-learn (and one made, larger one with --made), repeated cross-validation with the same
-rows for all. chainrule gets the table as it is; the others get scaled numbers, as their manuals advise.
+Five data sets that ship with scikit-learn (and one made, larger one with --made), repeated cross-validation with the
+same rows for all. chainrule gets the table as it is; the others get scaled numbers, as their manuals advise.
 
     python benchmarks/tables.py                      # five data sets, 5 folds, 4 repeats
     python benchmarks/tables.py --data iris wine --repeats 1 --json tables.json

@@ -149,7 +149,7 @@ def test_both_readmes_show_the_same_commands() -> None:
 
 
 def test_the_names_that_the_page_for_pytorch_users_lists_exist() -> None:
-    """Every `nn.X`, `optim.X`, `data.X`, `cr.X` in the table of what exists is there, and nothing public is left out."""
+    """Every `nn.X`, `optim.X`, `data.X`, `cr.X` in the table of what exists is there; nothing public is left out."""
     page = (ROOT / "docs" / "coming-from-pytorch.md").read_text(encoding="utf-8")
     table = page.split("## What exists")[1].split("## ")[0]
     named = set(re.findall(r"`((?:nn|optim|data|cr)[.][\w.]+)`", table))

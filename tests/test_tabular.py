@@ -527,7 +527,9 @@ def test_statistics_come_from_training_rows_only():
     facts: list[Fact] = []
     np.testing.assert_array_equal(preparation.transform(frame, facts)[3, 1:], [0, 0])
     assert (
-        str(facts[0]) == "column 'c': 1 values, such as 'z', were never seen in training and count as unknown"
+        str(facts[0])
+        == "column 'c': 1 values, such as 'z', were never seen in training and count as unknown, "
+        "as none of the known values"
     )
 
 
@@ -651,7 +653,8 @@ def test_cells_at_prediction():
     new = train.copy()
     new.loc[2] = [None, None, None, None, None]
     row = preparation.transform(new, facts)[2]
-    assert keys(facts) == ["unseen_missing"] * 4 and facts[0].values == {"column": "'n'", "count": 1}
+    assert keys(facts) == ["unseen_missing"] * 3 + ["unseen_missing_level"]
+    assert facts[0].values == {"column": "'n'", "count": 1}
     assert row[6:].tolist() == [0, 0]
     assert row[0] == np.float32((2.5 - 2.75) / np.std([1, 2, 3, 5]))
 
@@ -965,3 +968,182 @@ def test_the_examples_in_the_docstrings():
         count += attempted
     assert count >= 25 and all(hasattr(tabular, name) for name in tabular.__all__)
     assert sklearn.__version__
+
+
+# ---- What gives the target away, and what is worth knowing ------------------------------------------------------
+
+
+def planned(frame, target="y", **options):
+    """The facts of a plan, by key."""
+    from chainrule.data.reading import Reading, Table
+    from chainrule.train.tabular import plan_table
+
+    table = Table(frame, Reading("t.csv", "utf-8", ",", *frame.shape, ()))
+    plan = plan_table(table, target, **options)
+    return {entry.key: entry for entry in (*plan.leaks, *plan.notes)}
+
+
+def leaky(rows=60):
+    random = np.random.default_rng(0)
+    return pandas.DataFrame({"x": random.normal(size=rows), "y": random.choice(["yes it is", "no"], rows)})
+
+
+def test_an_identical_copy_of_the_target_is_refused_by_name():
+    frame = leaky().assign(answer=lambda table: table["y"])
+    with pytest.raises(
+        DataError, match=r"column 'answer' is an identical copy of the target 'y'.*--skip answer"
+    ) as caught:
+        planned(frame)
+    assert "목표 'y'와 똑같은 사본" in caught.value.fact.told("ko")
+    assert not planned(frame, kinds={"answer": "skip"}).keys() & {"leak_classes"}
+    numbers = pandas.DataFrame(
+        {"x": np.arange(40.0) % 7, "y": np.arange(40.0), "z": [f"{k}.0" for k in range(40)]}
+    )
+    with pytest.raises(DataError, match="column 'z' is an identical copy of the target 'y'"):
+        planned(numbers)
+    with_holes = leaky().assign(answer=lambda table: table["y"])
+    with_holes.loc[::3, "y"] = None
+    with pytest.raises(DataError, match="identical copy"):
+        planned(with_holes)
+
+
+def test_a_column_that_stands_for_the_classes_is_pointed_out():
+    frame = leaky().assign(code=lambda table: (table["y"] == "no") * 7 + 1)
+    found = planned(frame)["leak_classes"]
+    assert str(found).startswith(
+        "column 'code' gives the target away: each of its values stands for one class"
+    )
+    assert (
+        "--skip code" in found.told("en")
+        and "--skip code" in found.told("ko")
+        and "그대로 알려" in found.told("ko")
+    )
+    frame.loc[0, "code"] = 9
+    assert "leak_classes" not in planned(frame)
+    assert "leak_classes" not in planned(leaky(12).assign(code=lambda table: (table["y"] == "no") * 1)), (
+        "by chance"
+    )
+
+
+def test_the_target_in_another_unit_is_pointed_out():
+    random = np.random.default_rng(0)
+    metres = random.normal(1.7, 0.1, 50).round(3)
+    frame = pandas.DataFrame({"z": random.normal(size=50), "feet": (metres * 3.28084).round(9), "y": metres})
+    assert str(planned(frame)["leak_unit"]).startswith(
+        "column 'feet' gives the target away: it is 'y' in another unit"
+    )
+    frame["feet"] = metres + random.normal(0, 0.001, 50)
+    assert "leak_unit" not in planned(frame)
+
+
+def test_rare_classes_are_pointed_out():
+    frame = leaky(100)
+    frame["y"] = ["usual"] * 90 + ["rare"] * 10
+    found = planned(frame)["imbalance"]
+    assert str(found).startswith(
+        "class 'rare' has 10.0% of the rows, 'usual' 9 times as many: look at macro-F1"
+    )
+    assert "--class-weight balanced" in found.told("ko") and "'rare'는 행의 10.0%" in found.told("ko")
+    from chainrule.train.tabular import Settings
+
+    balanced = planned(frame, settings=Settings(class_weight="balanced"))
+    assert "imbalance" not in balanced and "weighted so that every class counts alike" in str(
+        balanced["imbalance_balanced"]
+    )
+    assert not {"imbalance", "imbalance_balanced"} & planned(leaky()).keys()
+
+
+def test_scales_and_far_values_are_said():
+    random = np.random.default_rng(0)
+    frame = pandas.DataFrame(
+        {
+            "small": random.normal(0, 1e-3, 400),
+            "large": random.normal(0, 1e3, 400),
+            "y": random.normal(size=400),
+        }
+    )
+    found = planned(frame)
+    assert "columns of numbers (2) are scaled to mean 0 and deviation 1" in str(found["scaled_unequal"])
+    assert "('small')" in str(found["scaled_unequal"]) and "('large')" in found["scaled_unequal"].told("ko")
+    assert "far_values" not in found
+    frame.loc[7, "small"] = 5.0
+    found = planned(frame)["far_values"]
+    assert str(found).startswith("far from the rest: 5 in 'small' is ") and "동떨어진 값" in found.told("ko")
+    assert "scaled" in planned(frame[["large", "y"]])
+
+
+def test_every_fault_is_told_in_both_languages():
+    """Each sentence of a fault is raised somewhere, and its Korean is Korean."""
+    import pathlib
+    import re
+
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in pathlib.Path(tabular.__file__).parents[1].rglob("*.py")
+    )
+    for key, sentences in catalogue().items():
+        room, _, name = key.partition(".")
+        if room in ("fault", "usage"):
+            assert re.search("[가-힣]", sentences["ko"]) and not re.search("[가-힣]", sentences["en"]), key
+            used = f'"{name}"' in source or name in ("no_whole", "no_number")
+            assert used, f"{key} is never said"
+
+
+BAD_CELLS = pandas.DataFrame({"n": ["1", "2", "3"] * 10, "y": ["a", "b", "a"] * 10})
+
+
+@pytest.mark.parametrize(
+    ("change", "english", "korean"),
+    [
+        ({"n": [None] * 30}, "'n', all skipped", "'n'뿐이며 모두 건너뛰었습니다"),
+        ({"y": ["a"] * 30}, "got 'a' in every row", "모든 행의 값이 'a'입니다"),
+        ({"y": [None] * 30}, "got none in 30 rows", "30개 행에 값이 하나도 없습니다"),
+        ({"y": [f"w{k}" for k in range(30)]}, "needs several rows for each class", "클래스마다 행이 여럿"),
+        ({"n": [*(str(k / 7) for k in range(29)), "inf"]}, "got 'inf' in row 30", "30행에 'inf'가 있습니다"),
+        ({"n": [*(str(k / 7) for k in range(29)), "x1"]}, "got 'x1' in row 30", "30행에 'x1'이 있습니다"),
+    ],
+)
+def test_tables_that_cannot_be_learnt_are_told_in_both_languages(change, english, korean, tmp_path, capsys):
+    from chainrule.cli import main
+
+    write_table(BAD_CELLS.assign(**change), tmp_path / "t.csv")
+    for language, words in (("en", english), ("ko", korean)):
+        code = main(
+            [
+                "train",
+                str(tmp_path / "t.csv"),
+                "--target",
+                "y",
+                "--lang",
+                language,
+                "--out",
+                str(tmp_path / "r"),
+            ]
+        )
+        assert code == 2 and words in capsys.readouterr().err
+
+
+def test_missing_values_are_learnt_and_not_an_error(tmp_path):
+    frame = leaky()
+    frame.loc[::4, "x"] = np.nan
+    assert Preparation.fit(frame, "y").feature_names == ("x", "x (missing)")
+
+
+def test_several_missing_columns_are_named_at_once():
+    frame = bundled("iris").frame
+    preparation = Preparation.fit(frame, "species")
+    with pytest.raises(
+        DataError, match=r"the table lacks 2 columns .*'sepal_length_cm', 'petal_width_cm'; it has"
+    ) as caught:
+        preparation.transform(frame[["sepal_width_cm", "petal_length_cm"]])
+    assert "학습에 쓴 열 2개가 표에 없습니다" in caught.value.fact.told("ko")
+
+
+def test_how_unseen_values_were_treated_is_said():
+    frame = pandas.DataFrame({"c": ["a"] * 150 + ["b"] * 148 + ["r1", "r2"], "y": ["0", "1"] * 150})
+    facts: list[Fact] = []
+    Preparation.fit(frame, "y").transform(pandas.DataFrame({"c": ["new", None]}), facts)
+    assert keys(facts) == ["unseen_missing_level", "unseen_levels_rare"]
+    assert "like the rare values of training" in str(facts[1]) and "드문 값처럼" in facts[1].told("ko")
+    facts = []
+    Preparation.fit(frame.iloc[:298], "y").transform(pandas.DataFrame({"c": ["new"]}), facts)
+    assert "as none of the known values" in str(facts[0])

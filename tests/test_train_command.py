@@ -15,14 +15,14 @@ import pytest
 from chainrule.cli import main
 from chainrule.errors import RunError
 from chainrule.language import catalogue
-from chainrule.train.run import read_run, reserve_folder
 from chainrule.train.predictor import load_predictor
 from chainrule.train.rivals import accuracy_interval, macro_f1
+from chainrule.train.run import read_run, reserve_folder
 
 pandas = pytest.importorskip("pandas")
 datasets = pytest.importorskip("sklearn.datasets")
 
-from chainrule.data.tabular import read_table, split_three  # noqa: E402
+from chainrule.data.tabular import read_table, split  # noqa: E402
 
 TABLES = ("iris", "wine", "breast_cancer", "digits", "diabetes")
 
@@ -84,13 +84,16 @@ def test_real_tables_beat_the_baseline_and_runs_come_back(name, tmp_path, capsys
         assert record["score"]["mean_absolute_error"] < record["baseline"]["mean_absolute_error"]
     else:
         assert record["score"]["accuracy"] > max(0.85, record["baseline"]["accuracy"] + 0.2)
-    assert sorted(os.listdir(place)) == ["metrics.jsonl", "model.safetensors", "run.json"]
+    assert sorted(os.listdir(place)) == ["checkpoints", "metrics.jsonl", "model.safetensors", "run.json"]
+    assert {*record["score"]} == {*record["linear"]} and record["difference"]["low"] <= record["difference"][
+        "high"
+    ]
 
     # The score is that of rows that were not learnt from, and predict reproduces it.
     frame, _ = read_table(table)
     task = record["preparation"]["schema"]["target"]["task"]
-    training, validation, test = split_three(frame, "target", task, seed=0)
-    assert not set(test) & ({*training} | {*validation}) and len(test) == record["split"]["test"]
+    training, test = split(frame, "target", task, seed=0)
+    assert not {*test} & {*training} and len(test) == record["split"]["test"]
     frame.iloc[test].to_csv(tmp_path / "test.csv", index=False)
     assert command(capsys, "predict", place, tmp_path / "test.csv", "-o", tmp_path / "out.csv")[0] == 0
     predicted = pandas.read_csv(tmp_path / "out.csv", dtype=str)
@@ -112,12 +115,14 @@ def test_the_report_says_what_was_done(trained, tmp_path, capsys, monkeypatch):
         "sepal length (cm)  number  4.3 to 7.9",
         "classification: the target holds names, 3 different ones",
         "setosa 50 · versicolor 50 · virginica 50",
-        "90 training, 30 validation and 30 test rows (seed 1)",
-        "4 → 16 → 3, ReLU; 131 parameters",
+        "120 training and 30 test rows (seed 1)",
+        "5 networks 4 → 16 → 3, ReLU; 655 parameters",
+        "columns of numbers (4) are scaled to mean 0 and deviation 1 before learning",
         "epoch  1/30  loss",
         "score of 30 rows that nothing was learnt from",
         "of 30 right; 95 % interval",
-        "the baseline always answers 'setosa'",
+        "linear: logistic regression on the same inputs; the baseline always answers 'setosa'",
+        "Verdict",
         "chainrule predict runs/",
     ):
         assert words in out
@@ -135,7 +140,9 @@ def test_everything_is_said_in_korean_too(trained, tmp_path, capsys, monkeypatch
     _, out, _ = command(capsys, "train", trained[0], "--target", "target", "--epochs", 3, "--lang", "ko")
     for words in (
         "150행 5열",
-        "훈련 90행, 검증 30행, 테스트 30행",
+        "훈련 120행, 테스트 30행",
+        "선형: 같은 입력의 로지스틱 회귀",
+        "신경망이 도움이 되는지 알 수 없습니다",
         "에폭 1/3  손실",
         "정확도",
         "기준선",
@@ -145,7 +152,7 @@ def test_everything_is_said_in_korean_too(trained, tmp_path, capsys, monkeypatch
     _, out, _ = command(capsys, "predict", trained[1], trained[0], "-o", "o.csv", "--lang", "ko")
     assert "150개 행을 예측했습니다" in out
     for key, texts in catalogue().items():
-        if key.partition(".")[0] in ("train", "predict", "demo", "progress", "fact"):
+        if key.partition(".")[0] in ("train", "predict", "demo", "progress", "fact", "fault", "usage", "row"):
             assert set(texts) == {"en", "ko"}, key
 
 
@@ -201,9 +208,10 @@ def test_a_network_that_learns_nothing_says_so(tmp_path, capsys):
     generator = np.random.default_rng(1)
     frame = pandas.DataFrame({"noise": generator.normal(size=60), "y": ["a", "b", "b"] * 20})
     frame.to_csv(tmp_path / "noise.csv", index=False)
-    _, out, _ = command(
+    code, out, _ = command(
         capsys, "train", tmp_path / "noise.csv", "--target", "y", "--epochs", 5, "--out", tmp_path / "r"
     )
+    assert code == 1, "a finding"
     record = read_run(tmp_path / "r").record
     assert record["score"]["accuracy"] <= record["baseline"]["accuracy"]
     assert "the network is no better than the baseline" in out
@@ -372,12 +380,13 @@ def test_a_missing_file_and_a_missing_extra(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "options,words",
     [
-        (["--epochs", "0"], "--epochs must be a whole number from 1; got 0"),
-        (["--patience", "-2"], "--patience must be a whole number from 1; got -2"),
+        (["--epochs", "0"], "--epochs must be at least 1; got 0"),
+        (["--patience=-2"], "--patience must be at least 1; got -2"),
         (["--hidden", "64x32"], "--hidden takes widths such as 64,32; got '64x32'"),
-        (["--batch-size", "0"], "--batch-size must be a whole number from 1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1; got 0"),
+        (["--batch-size", "2.5"], "--batch-size takes a whole number; got '2.5'"),
         (["--lr", "0"], "--lr must be above 0"),
-        (["--seed", "-1"], "the seed must be at least 0"),
+        (["--seed", "-1"], "--seed must be at least 0; got -1"),
         (["--task", "regression"], "'setosa'"),
     ],
 )
@@ -393,7 +402,7 @@ def test_a_folder_that_is_taken_or_cannot_be_made(trained, tmp_path, capsys, mon
     assert code == 2 and "which exists. Name another with --out" in err
     (tmp_path / "runs").write_text("")
     code, _, err = command(capsys, "train", trained[0], "--target", "target")
-    assert code == 2 and "a run needs a folder that it can make" in err and "--out" in err
+    assert code == 2 and "a run needs a folder that it can write to" in err and "name another folder" in err
     (tmp_path / "empty").mkdir()
     code, _, _ = command(
         capsys, "train", trained[0], "--target", "target", "--epochs", 1, "--quiet", "--out", "empty"
@@ -406,7 +415,7 @@ def test_a_folder_that_may_not_be_written_to(trained, tmp_path, capsys, monkeypa
     tmp_path.chmod(0o500)
     monkeypatch.chdir(tmp_path)
     code, _, err = command(capsys, "train", trained[0], "--target", "target")
-    assert code == 2 and "Permission denied. Name a place that can be written to with --out" in err
+    assert code == 2 and "Permission denied. Check the free space and the permissions" in err
 
 
 def test_a_full_disk_leaves_nothing(trained, tmp_path, capsys, monkeypatch):
@@ -528,7 +537,7 @@ def test_plain_terminal_c_locale_and_korean_path(trained, tmp_path, more):
     out, err = (stream.decode("utf-8") for stream in process.communicate(timeout=120))
     assert process.returncode == 0 and not err and "붓꽃.csv: 150 rows" in out and "\x1b" not in out
     (run,) = os.listdir(folder / "runs")
-    assert run.endswith("-붓꽃") and read_run(folder / "runs" / run).record["data"]["name"] == "붓꽃.csv"
+    assert run.endswith("-붓꽃") and read_run(folder / "runs" / run).record["table"]["name"] == "붓꽃.csv"
     process = program("predict", f"runs/{run}", "붓꽃.csv", cwd=folder, LC_ALL="C", TERM="dumb", **more)
     out, err = (stream.decode("utf-8") for stream in process.communicate(timeout=120))
     assert process.returncode == 0 and not err and f"붓꽃.csv predicted by runs/{run}" in out

@@ -174,9 +174,10 @@ def _of_text(setting: Setting, text: Any, name: str) -> Any:
         return _widths(text.split(","), text, name)
     if setting.kind in ("whole", "number"):
         try:
-            return _number(setting, int(text) if setting.kind == "whole" else float(text), name)
+            number = int(text) if setting.kind == "whole" else float(text)
         except ValueError:
             raise UsageError(f"no_{setting.kind}", name=name, value=repr(text)) from None
+        return _number(setting, number, name)
     return _text(setting, readable(text), name)
 
 
@@ -191,9 +192,8 @@ def _from_file(path: str) -> dict[str, Any]:
         raise UsageError("bad_config", path=repr(readable(path)), reason=str(error)) from error
     found = {}
     for room, entries in rooms.items():
-        if not isinstance(entries, dict):
-            entries = {"": entries}
-        for name, value in entries.items():
+        named = entries if isinstance(entries, dict) else {"": entries}
+        for name, value in named.items():
             key = f"{room}.{name}" if name else room
             if key not in BY_KEY:
                 raise UsageError("unknown_setting", name=repr(key), advice=nearest(key, list(BY_KEY)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.cells import is_number
 from ..data.tabular import Table, read_table
 from ..explain.data import as_data
 from ..explain.numbers import digits
@@ -21,7 +22,7 @@ from ..train.explanation import RowExplanation, explain_row
 from ..train.files import readable
 from ..train.predictor import Predictor, load_predictor, stored_table
 from .formula import page_path
-from .report import aligned
+from .report import aligned, number
 from .usage import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _SHOWN_INPUTS, _SHOWN_CLASSES = 12, 5
 
 _BAR = 12
+
+# Letters from which on a number is rounded.
+_LONG = 10
 
 
 def explain_run(arguments: argparse.Namespace, place: str) -> int:
@@ -113,12 +117,12 @@ class Teller:
         found = self._found
         heads = [sentence(f"row.{name}", language) for name in ("column", "cell", "scaled", "push")]
         largest = max((abs(one.push) for one in found.inputs), default=0.0) or 1.0
-        rows = [heads]
+        rows = [[*heads, ""]]
         for one in found.inputs[:_SHOWN_INPUTS]:
-            cell = sentence("row.missing", language) if one.cell is None else one.cell
+            cell = sentence("row.missing", language) if one.cell is None else _short(one.cell)
             bar = "▇" * round(_BAR * abs(one.push) / largest)
             away = "" if one.deviations is None else f"{one.deviations:+.2f}"
-            rows.append([one.column, cell, away, f"{one.push:+.4g}  {bar}".rstrip()])
+            rows.append([one.column, cell, away, f"{one.push:+.4g}", bar])
         lines = [sentence("row.inputs", language), *("  " + line for line in aligned(rows))]
         if len(found.inputs) > _SHOWN_INPUTS:
             count = len(found.inputs) - _SHOWN_INPUTS
@@ -167,8 +171,8 @@ class Teller:
             sign = "▶" if k == 0 else ""
             rows.append(
                 [
-                    f"{last.name if k == 0 else '':<{names}}", found.classes[place], *own, mean, f"{found.logits[place]:.3f}",
-                    softmax, f"{found.probabilities[place]:.2%} {sign}",
+                    f"{last.name if k == 0 else '':<{names}}", found.classes[place], *own, mean,
+                    f"{found.logits[place]:.3f}", softmax, f"{found.probabilities[place]:.2%} {sign}",
                 ]
             )  # fmt: skip
         lines = aligned(rows)
@@ -226,6 +230,11 @@ class Teller:
             "gradients": found.gradients,
             "notes": [one.to_json() for one in found.facts],
         }
+
+
+def _short(cell: str) -> str:
+    """The cell's own text; of a number with many digits the first ones."""
+    return number(float(cell)) if len(cell) > _LONG and is_number(cell) else cell
 
 
 def _shown(value: Any) -> str:

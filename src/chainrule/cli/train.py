@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ from ..train.predictor import Request, first_record, last_record, stored_plan
 from ..train.progress import make_progress
 from ..train.run import RECORD, RunFolder, free_place, plain
 from ..train.tabular import Outcome, Plan, beats, plan_table, train_plan
-from ..train.validation import CrossValidation, Scores, cross_validate
+from ..train.validation import CrossValidation, Scores, cross_validate, fold_rows
 from .options import Chosen, add_settings, gather
 from .report import Report, command, report_outcome, report_plan
 from .usage import Parser, UsageError
@@ -96,6 +95,8 @@ def _order(arguments: argparse.Namespace, chosen: Chosen) -> Order:
     plan = plan_table(
         table, request.target, request.task, chosen.settings(without_test=folds is not None), request.kinds
     )
+    if folds is not None:
+        fold_rows(plan, folds, request.repeats)  # a mistake is told before anything is learnt
     stem = os.path.splitext(os.path.basename(path))[0]
     return Order(plan, request, new_place(chosen["run.out"], stem))
 
@@ -162,7 +163,7 @@ def train_and_save(order: Order, arguments: argparse.Namespace) -> tuple[int, Ou
 
 def _train(order: Order, folder: RunFolder, report: Report, progress: Any) -> Outcome:
     """`train_plan`, with what it warns of as notes; a folder in which nothing could be begun is removed again."""
-    fresh = not os.path.isdir(order.place)
+    made = _first_missing(order.place)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         try:
@@ -174,15 +175,22 @@ def _train(order: Order, folder: RunFolder, report: Report, progress: Any) -> Ou
                 resume=order.resume,
             )
         except RunError:
-            if fresh and not os.path.isfile(os.path.join(order.place, RECORD)):
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(order.place)
+            if made is not None and not os.path.isfile(os.path.join(order.place, RECORD)):
+                shutil.rmtree(made, ignore_errors=True)
             raise
     for one in caught:
         # That the loss was not finite any more is told below, with how training ended.
         if issubclass(one.category, RuntimeWarning) and outcome.run.state != "diverged":
             report.line("note", str(one.message))
     return outcome
+
+
+def _first_missing(place: str) -> str | None:
+    """The outermost folder that has to be made for this one; None if it is there."""
+    missing, path = None, os.path.abspath(place)
+    while not os.path.lexists(path):
+        missing, path = path, os.path.dirname(path)
+    return missing
 
 
 def _validate(order: Order, folder: RunFolder, report: Report, shown: bool) -> CrossValidation:

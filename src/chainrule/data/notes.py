@@ -12,8 +12,8 @@ from .steps import NumberStep, Scaling
 # From which ratio of the largest to the smallest class on accuracy hides what happens to the smallest.
 _IMBALANCE = 4.0
 
-# Deviations from the mean beyond which a value is far: 1 in 10⁷ rows under any distribution with finite variance that
-# falls as fast as an exponential one.
+# Deviations from the mean beyond which a value is far: an exponential distribution goes so far once in e¹³ = 440,000
+# rows.
 _FAR = 12.0
 
 # Spreads that differ by more than this would have kept a network from learning.

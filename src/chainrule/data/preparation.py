@@ -112,8 +112,11 @@ class Preparation:
         the row and the value.
         """
         columns = columns_of(frame)
-        for step in self.steps:
-            require_column(step.column, columns, "add_column")
+        absent = [step.column for step in self.steps if step.column not in columns]
+        if len(absent) > 1:
+            raise fault("missing_columns", count=len(absent), missing=absent, names=listed(columns, 20))
+        for name in absent:
+            require_column(name, columns, "add_column")
         known = {column.name for column in self.schema.columns}
         notes = (
             [fact("ignored_columns", names=extra)]

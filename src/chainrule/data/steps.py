@@ -203,10 +203,15 @@ def _apply_category(step: CategoryStep, cells: Sequence[Cell], notes: list[Fact]
     absent = sum(cell is None for cell in cells) if _MISSING_LEVEL not in positions else 0
     unseen = [cell for cell in cells if cell is not None and cell not in positions]
     if absent:
-        notes.append(fact("unseen_missing", column=quoted(step.column), count=absent))
+        notes.append(fact("unseen_missing_level", column=quoted(step.column), count=absent))
     if unseen:
         notes.append(
-            fact("unseen_levels", column=quoted(step.column), count=len(unseen), value=quoted(unseen[0]))
+            fact(
+                "unseen_levels_rare" if step.rare else "unseen_levels",
+                column=quoted(step.column),
+                count=len(unseen),
+                value=quoted(unseen[0]),
+            )
         )
     known = np.where(found < 0, unknown, found)
     ones: NDArray[np.float64] = np.equal(known[:, None], np.arange(width)).astype(np.float64)

@@ -336,7 +336,7 @@ def _table(found: Summary) -> Iterator[str]:
             yield "─" * (sum(widths) + 2 * (len(widths) - 1))
     yield "─" * (sum(widths) + 2 * (len(widths) - 1))
     yield say("total_parameters", count=f"{found.parameters:,}", trainable=f"{found.trainable:,}",
-              frozen=f"{found.frozen:,}", bytes=_bytes(found.parameter_bytes))  # fmt: skip
+              frozen=f"{found.frozen:,}{'*' if found.frozen else ''}", bytes=_bytes(found.parameter_bytes))  # fmt: skip
     yield say("total_multiply_adds", count=f"{found.multiply_adds:,}")
     yield say("total_kept", bytes=_bytes(found.kept_bytes), inputs=_bytes(found.input_bytes))
 

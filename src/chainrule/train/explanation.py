@@ -1,7 +1,7 @@
-"""One prediction of a stored run, taken apart: what every layer made of the row, which columns pushed it, and the loss.
+"""One prediction of a stored run, taken apart: what each layer made of the row, which columns pushed it, the loss.
 
-A network of weighted sums and ReLUs is a weighted sum itself as long as no unit switches on or off. So gradient × input,
-added to what is left when all inputs are 0, is the output exactly: the pushes of the columns are no estimate.
+A network of weighted sums and ReLUs is a weighted sum itself as long as no unit switches on or off. So the
+pushes, gradient × input, and what is left when all inputs are 0 add up to the output exactly and are no estimate.
 Inputs are scaled, so 0 is the mean of a column of numbers.
 Knows predictors, graphs and stories; knows nothing of words and pages.
 """
@@ -15,6 +15,8 @@ import numpy as np
 
 from .. import functional
 from ..autodiff import gradients
+from ..data.cells import cells_of
+from ..data.steps import NumberStep
 from ..data.tabular import Fact
 from ..errors import DataError
 from ..explain.story import Story, build
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
 class Input:
     """A column of the row: its cell as it stands in the table, and what the networks got for it.
 
-    features: names and numbers of the networks' inputs. deviations: how far a number is from its column's mean, None for
-    anything but a number. push: how much it adds to the margin, or to the number that is
-    predicted, in the target's unit. slope: ∂loss / ∂column in the column's own unit, None without target or unit.
+    features: names and numbers of the networks' inputs. deviations: how far a number is from its column's mean, None
+    for anything but a number. push: how much it adds to the margin, or to the number predicted, in the target's unit.
+    slope: ∂loss / ∂column in the column's own unit, None without target or unit.
     """
 
     column: str
@@ -187,8 +189,8 @@ def _inputs(
     for step in preparation.steps:
         places = range(start, start + len(step.features))
         start = places.stop
-        cell = row.iloc[0][step.column]
-        scalings = getattr(step, "scalings", ())
+        (cell,) = cells_of(row[step.column])
+        scalings = step.scalings if isinstance(step, NumberStep) else ()
         deviations = float(numbers[places[0]]) if len(scalings) == 1 else None
         slope = None
         if slopes is not None and len(scalings) == 1:
@@ -196,7 +198,7 @@ def _inputs(
         found.append(
             Input(
                 step.column,
-                None if cell is None or cell != cell else str(cell),
+                cell,
                 tuple((name, float(numbers[place])) for name, place in zip(step.features, places)),
                 deviations,
                 float(sum(pushes[place] for place in places)),

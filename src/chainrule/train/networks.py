@@ -30,7 +30,8 @@ PARTS = 5
 @composite
 def weighted_sums(x: Any, weight: Tensor, bias: Tensor) -> Tensor:
     """x·weightᵀ + bias of several networks at once: (rows, in) or (count, rows, in) → (count, rows, out)."""
-    return as_tensor(x) @ weight.mT + bias
+    result: Tensor = as_tensor(x) @ weight.mT + bias
+    return result
 
 
 class SideBySide(nn.Module):
@@ -83,7 +84,8 @@ class Networks(nn.Sequential):
 
     def forward(self, x: Any) -> Tensor:
         """What each network answers to each row."""
-        return super().forward(x).permute_dims((1, 0, 2))
+        result: Tensor = super().forward(x).permute_dims((1, 0, 2))
+        return result
 
     @property
     def parameter_count(self) -> int:
@@ -154,14 +156,16 @@ def class_loss(answers: Tensor, targets: Targets) -> Tensor:
     truth, shares = targets["truth"], targets["shares"]
     rows, count = shares.shape
     wanted = truth.reshape((rows, 1, -1)) * shares.reshape((rows, count, 1))
-    return -(functional.log_softmax(answers, axis=2) * wanted).sum() / rows
+    result: Tensor = -(functional.log_softmax(answers, axis=2) * wanted).sum() / rows
+    return result
 
 
 def number_loss(answers: Tensor, targets: Targets) -> Tensor:
     """Squared error of each network, counted by the shares; the mean over the rows."""
     truth, shares = targets["truth"], targets["shares"]
     difference = answers.reshape(shares.shape) - truth.reshape((shares.shape[0], 1))
-    return (difference * difference * shares).sum() / shares.shape[0]
+    result: Tensor = (difference * difference * shares).sum() / shares.shape[0]
+    return result
 
 
 def accuracy(answers: Array, targets: Targets) -> float:

@@ -88,6 +88,7 @@ def last_record(outcome: Outcome, validation: CrossValidation | None = None) -> 
     if validation is not None:
         scores = {name: validation.mean(key) for name, key in zip(scores, ("network", "linear", "baseline"))}
     return {
+        "kind": "tabular",
         **scores,
         "baseline_class": outcome.baseline_class,
         "difference": None if difference is None else difference.to_json(),
@@ -208,7 +209,7 @@ def stored_plan(place: Path) -> tuple[Plan, Request, dict[str, Any]]:
     plan = plan_table(table, request.target, request.task, settings, request.kinds)
     if plan.preparation.to_json() != record["preparation"]:
         raise RunError(
-            f"a run goes on with the preparation that it began with; got {name!r}, for which this version makes another. "
-            "Use the version that began it, or train anew"
+            f"a run goes on with the preparation that it began with; got {name!r}, for which this version makes "
+            "another. Use the version that began it, or train anew"
         )
     return plan, request, record

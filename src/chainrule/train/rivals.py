@@ -19,7 +19,7 @@ from ..data import extras
 
 Array = NDArray[Any]
 
-Verdict = Literal["better", "worse", "open"]
+Verdict = Literal["better", "worse", "same", "open"]
 
 # Enough for tables that a person has; where it is not, the model is still a fair rival.
 _ITERATIONS = 1000
@@ -41,7 +41,9 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """ "better" or "worse" where the interval leaves 0 out; else "open"."""
+        """ "better" or "worse" where the interval leaves 0 out, "same" where nothing differs at all, else "open"."""
+        if self.low == self.high == 0:
+            return "same"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "open"
 
     def to_json(self) -> dict[str, Any]:
