@@ -313,6 +313,8 @@ def test_kinds_with_their_reasons(values, kind, reason):
         ("Id", "1 2 3 4", "identifier"),
         ("PassengerId", "11 12 13 14", "identifier"),
         ("user_id", "9 4 7 1", "identifier"),
+        ("customerID", "9 4 7 1", "identifier"),
+        ("고객번호", "1000 1001 1002 1003", "identifier"),
         ("user_id", "9 4 9 1", "number"),
         ("x", "1 2 3 4", "number"),
         ("humid", "1 2 3 4", "number"),

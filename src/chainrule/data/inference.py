@@ -158,9 +158,14 @@ def _kind(
     return _text_kind(name, counts, codes, cells, rows)
 
 
+# The last word of a column's name that numbers rows; endings of names that are written as one word.
+_IDENTIFIERS = ("id", "index", "no", "nr", "key", "번호")
+_IDENTIFIER_ENDINGS = ("Id", "ID", "번호", "아이디", "식별자")
+
+
 def _number_kind(name: str, levels: Sequence[str], style: str, rows: int) -> tuple[str, str | None, Fact]:
     words = name.lower().replace("_", " ").replace("-", " ").split()
-    named = not words or words[0] == "unnamed" or words[-1] in ("id", "index", "번호") or name.endswith("Id")
+    named = not words or words[0] == "unnamed" or words[-1] in _IDENTIFIERS or name.endswith(_IDENTIFIER_ENDINGS)
     if named and len(levels) == rows > 2 and all(level.isdigit() for level in levels):
         return "identifier", None, fact("identifier_name")
     key = {"plain": "number", "thousands": "number_thousands", "decimal comma": "number_decimal_comma"}[style]
