@@ -10,7 +10,7 @@ import pytest
 import chainrule as cr
 from chainrule import nn, optim
 from chainrule.data.loader import epoch_order
-from chainrule.errors import ArgumentError, DataError
+from chainrule.errors import ArgumentError, DataError, ShapeError
 from chainrule.train import fit
 
 
@@ -297,3 +297,89 @@ def test_other_refusals():
         quick(network(3), (x, y), loss="mse")
     with pytest.raises(DataError, match=r"a validation share of 0\.2 needs more rows; got 1"):
         quick(network(), (x[:1], y[:1]))
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(1, 2), nn.Linear(1, 2)
+
+    def forward(self, left, right):
+        return self.one(left) + self.two(right)
+
+
+@pytest.mark.parametrize("inputs,words", [
+    (lambda x: {"left": x[:, :1], "rihgt": x[:, 1:]}, r"X goes to Pair\.forward\(left, right\); got a dict of 'left'"),
+    (lambda x: (x[:, :1],) * 3, "got a tuple of 3"), (lambda x: x, "got one array"),
+])  # fmt: skip
+def test_inputs_that_forward_does_not_take(inputs, words):
+    x, y = blobs(classes=2)
+    with pytest.raises(DataError, match=words):
+        quick(Pair(), (inputs(x), y))
+
+
+def test_an_error_inside_forward_stays_what_it_is():
+    class Broken(nn.Linear):
+        def forward(self, x):
+            return len(3)
+
+    with pytest.raises(TypeError, match="has no len"):
+        quick(Broken(2, 3), blobs())
+
+
+@pytest.mark.parametrize("model,words", [
+    (nn.Linear, r"got the class Linear\. Write Linear\(\)"), (lambda x: x, "got function. Build the model"),
+    (np.random.default_rng(0), "got numpy.random._generator.Generator"),
+])  # fmt: skip
+def test_models_that_are_none(model, words):
+    with pytest.raises(ArgumentError, match=words):
+        fit(model, blobs())
+
+
+@pytest.mark.parametrize("options,words", [
+    ({"folder": 3}, "folder must be a path; got 3"), ({"restore_best": "yes"}, "restore_best must be True, False"),
+    ({"loss": lambda outputs: outputs}, r"a loss is called with \(outputs, targets\).*takes \(outputs\)"),
+    ({"step": lambda x: x}, r"a step is called with the inputs and the targets.*takes \(x\)"),
+    ({"validation": np.zeros((5, 2))}, r"got ndarray \(5, 2\)"), ({"loss": "ce"}, "Use 'cross_entropy', with a model"),
+    ({"loss": "binary_crossentropy"}, "Use 'bce_with_logits', or 'bce'"),
+])  # fmt: skip
+def test_options_that_do_not_fit(options, words):
+    with pytest.raises(ArgumentError, match=words):
+        quick(network(), blobs(), **options)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    """They come out of a search over settings, and go into a record that is JSON."""
+    run = fit(
+        network(), blobs(), epochs=np.int64(2), batch_size=np.int32(16), clip_norm=np.float32(1.0), seed=np.uint8(3),
+        folder=tmp_path / "run", progress=False,
+    )  # fmt: skip
+    same = fit(network(), blobs(), epochs=2, batch_size=16, clip_norm=1.0, seed=3, progress=False)
+    assert run.history[-1]["loss"] == same.history[-1]["loss"]
+
+
+def test_one_row_or_one_feature_without_its_axis():
+    x, y = blobs()
+    run = quick(network(), (x, y))
+    with pytest.raises(ShapeError, match=r"one row write X\.reshape\(1, -1\)"):
+        run.predict(x[0])
+    with pytest.raises(ShapeError, match=r"one row write X\.reshape\(1, -1\)"):
+        run.predict_proba(x[0])
+    with pytest.raises(
+        ShapeError, match=r"one axis, and then: Linear.*one feature write X\.reshape\(-1, 1\)"
+    ):
+        quick(nn.Linear(1, 3), (x[:, 0], y))
+
+
+def test_nothing_to_learn():
+    with pytest.raises(ArgumentError, match=r"parameters that require grad.*requires_grad_\(True\)"):
+        quick(network().requires_grad_(False), blobs())
+
+
+def test_warnings_name_the_line_of_the_user():
+    x, _ = blobs()
+    model = nn.Linear(2, 1)
+    rate = optim.SGD(model.parameters(), lr=10.0)
+    with pytest.warns(RuntimeWarning, match="training ended early") as caught:
+        fit(model, (x, x[:, :1]), loss="mse", optimizer=rate, epochs=60, progress=False)
+    assert [one.filename for one in caught] == [__file__]

@@ -10,7 +10,7 @@ import chainrule as cr
 from chainrule import functional as F
 from chainrule import nn, optim
 from chainrule.elsewhere import KEYWORDS
-from chainrule.errors import ArgumentError, DtypeError
+from chainrule.errors import ArgumentError, DtypeError, MissingNameError
 
 W = [cr.tensor([1.0], requires_grad=True)]
 X = cr.tensor([1.0, 2.0])
@@ -35,6 +35,17 @@ REFUSED = [
     (lambda: nn.BatchNorm1d(3, momentun=0.1), r"Did you mean momentum=\?"),
     (lambda: F.layer_norm(X, 2, epsilon=1e-3), r"layer_norm takes .*got epsilon=0.001. Did you mean eps=\?"),
     (lambda: nn.Dropout(colour=3), "got colour=3. Leave it out"),
+    (lambda: nn.MSELoss(X, X), r"MSELoss takes .*got 2 arguments.*Make it first: MSELoss\(\)\(input, target\)"),
+    (lambda: nn.MSELoss(size_average=False), r"MSELoss takes \(reduction='mean'\)"),
+    (lambda: optim.lr_scheduler.StepLR(optim.SGD(W, lr=0.1), 5).step(0.3), r"step takes \(\); got 1 arguments"),
+    (lambda: cr.fit(nn.Linear(1, 2), (X, X), epoch=3), r"help\(fit\) lists; got epoch=3\. Use epochs=…"),
+    (lambda: cr.fit(nn.Linear(1, 2), (X, X), validation_split=0.1), r"Use validation=: a share, or \(X, y\)"),
+    (lambda: cr.fit(nn.Linear(1, 2), (X, X), lr=0.1), "It belongs to the optimizer: optimizer="),
+    (lambda: cr.fit(nn.Linear(1, 2), (X, X), patienc=1), r"Did you mean patience=\?"),
+    (lambda: cr.fit(nn.Linear(1, 2), (X, X), device="cuda"), "Tensors live in the memory of the CPU"),
+    (lambda: cr.predict(nn.Linear(1, 2), X, probabilities=True), r"Use run\.predict_proba\(X\)"),
+    (lambda: cr.evaluate(nn.Linear(1, 2), (X, X), metric="f1"), r"Did you mean metrics=\?"),
+    (lambda: cr.find_learning_rate(nn.Linear(1, 2), (X, X), end=1.0), r"Use high=…"),
     (lambda: nn.Linear(3), "got no out_features. Give it too"),
     (lambda: nn.Linear(), "got no in_features, out_features. Give them too"),
     (lambda: nn.Linear(1, 2, True, None, 5), "got 5 arguments without a name"),
@@ -148,3 +159,14 @@ def test_layers_that_are_not_here_are_answered() -> None:
     assert not hasattr(nn, "Conv2d") and nn.Linear(1, 1).to(device="cpu").to("cpu") is not None
     with pytest.raises(ArgumentError, match="the only device is 'cpu'; got 'cuda:0'"):
         nn.Linear(1, 1).to(device="cuda:0")
+
+
+@pytest.mark.parametrize("look,words", [
+    (lambda: F.one_hot, r"functional has no 'one_hot'\. Use cr\.eye"), (lambda: F.sofmax, "Did you mean 'softmax'"),
+    (lambda: F.quux, r"See dir\(cr\.functional\)"), (lambda: cr.data.TensorDataset, r"Use arrays: DataLoader"),
+    (lambda: nn.init.xavier_uniform, "Did you mean 'xavier_uniform_'"),
+])  # fmt: skip
+def test_names_that_a_room_lacks(look, words):
+    with pytest.raises(MissingNameError, match=words):
+        look()
+    assert not hasattr(F, "one_hot")

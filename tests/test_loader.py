@@ -295,7 +295,7 @@ def test_tables_that_are_not_numbers(make, name, words):
 
 
 @pytest.mark.parametrize("data,words", [
-    ([[1, 2], [3]], "X needs rows of one length; got list"),
+    ([[1, 2], [3]], "X needs rows of one length; got 2 in row 0 and 1 in row 1. Pad"),
     ([["a"]], r"X needs numbers; got <U1 such as 'a'\. Encode texts"),
     (np.ones(2, complex), "got complex128"),
     (3.0, r"X needs rows; got float 3\.0"),
@@ -430,3 +430,30 @@ def test_train_test_split_keeps_the_shares_of_labels_and_the_type():
 def test_splits_that_cannot_be(arguments, options, kind, words):
     with pytest.raises(kind, match=words):
         train_test_split(*arguments, **options)
+
+
+def test_the_fault_of_a_batch_is_told_with_its_place():
+    x, y = numbers(4)
+    bad = x.copy()
+    bad[2] = np.nan
+    source = IterableSource([(x, y), (bad, y)])
+    with pytest.raises(DataError, match=r"in batch 2 of epoch 1: X needs finite numbers; got nan in row 2"):
+        list(source.epoch(1))
+    with pytest.raises(DataError, match=r"in batch 2 of epoch 3: X needs"):
+        list(source.epoch(3, skip=1))
+
+
+def test_a_function_of_batches_without_the_epoch():
+    with pytest.raises(
+        ArgumentError, match=r"called with the number of the epoch; got one that takes \(\)\. Write"
+    ):
+        IterableSource(lambda: [])
+
+
+@pytest.mark.parametrize("data,words", [
+    ([[1, 2], [3]], "got 2 in row 0 and 1 in row 1"),
+    ([([1.0, 2.0], 0), ([3.0, 4.0], 1)], r"rows such as \(list, int\)"),
+])  # fmt: skip
+def test_rows_of_several_lengths(data, words):
+    with pytest.raises(DataError, match=words):
+        DataLoader((data, [0, 1]))

@@ -574,3 +574,9 @@ def test_mistakes_in_compiled_steps_are_told_too(name: str) -> None:
     assert "test_losses.py" in str(caught.value)
     with pytest.raises(error, match=message):
         function(*map(cr.asarray, arguments))
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, F.nll_loss])
+def test_scores_and_classes_in_each_others_place(loss):
+    with pytest.raises(cr.DtypeError, match=r"first and classes second; got int64 \(2,\) first.*Swap them"):
+        loss(cr.tensor([0, 1]), cr.randn(2, 3))

@@ -306,3 +306,25 @@ def test_apply_goes_from_the_inside_outwards():
     order = []
     make().apply(lambda module: order.append(type(module).__name__))
     assert order == ["Linear", "Linear", "Block", "ReLU", "Linear", "Sequential"]
+
+
+@pytest.mark.parametrize("name,value,words", [
+    ("weight", cr.zeros((2, 3)), r"'weight' is a parameter of the module; got Tensor.*Use nn\.Parameter"),
+    ("inner", cr.relu, "'inner' is a module of the module; got function in its place"),
+    ("seen", np.zeros(2), r"'seen' is a buffer of the module; got ndarray.*cr\.tensor"),
+])  # fmt: skip
+def test_what_is_learnt_or_saved_is_not_lost_by_an_assignment(name, value, words):
+    """A plain tensor in the place of a parameter would never be learnt again, and not be saved."""
+    module = nn.Linear(3, 2) if name == "weight" else Block(2)
+    before = list(module.state_dict())
+    with pytest.raises(ArgumentError, match=words):
+        setattr(module, name, value)
+    assert list(module.state_dict()) == before
+    delattr(module, name)
+    setattr(module, name, value)
+    assert getattr(module, name) is value
+
+
+def test_a_class_in_place_of_a_layer():
+    with pytest.raises(ArgumentError, match=r"got the class ReLU\. Write ReLU\(\)"):
+        nn.Sequential(nn.Linear(1, 1), nn.ReLU)

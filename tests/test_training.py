@@ -207,7 +207,7 @@ def test_two_optimizers_in_one_step():
         ({"loss": lambda outputs, targets: 1.0}, "a loss must be one number, a Tensor; got float"),
         (
             {"loss": lambda outputs, targets: cr.tensor(1.0)},
-            "a loss must depend on the model's parameters; got a tensor without gradient",
+            "a loss must depend on parameters that require grad; got a tensor without gradient",
         ),
         ({"loss": lambda outputs, targets: outputs * 2}, r"a loss must be one number, a Tensor; got shape \(32, 3\)"),
         ({"clip_norm": 0}, "clip_norm must be a number above 0; got 0"),
@@ -477,3 +477,19 @@ def test_evaluate_and_predict_without_a_run():
     np.testing.assert_array_equal(predict(run.model, x, loss="cross_entropy"), run.predict(x))
     with pytest.raises(ArgumentError, match=r"evaluate needs data as a pair \(X, y\); got ndarray"):
         evaluate(run.model, x)
+
+
+def test_a_step_that_returns_only_the_loss_has_no_training_metrics():
+    model = nn.Sequential(nn.Linear(2, 2))
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x, y):
+        loss = cr.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    data = (np.eye(2, dtype="float32").repeat(5, 0), np.array([0, 1]).repeat(5))
+    run = cr.fit(model, data, step=step, epochs=1, validation=0.2, progress=False)
+    assert "accuracy" not in run.history[0] and "validation_accuracy" in run.history[0]

@@ -14,7 +14,7 @@ from . import data, functional, nn, optim, testing
 from .config import config
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
-from .elsewhere import missing
+from .elsewhere import checked_call, missing
 from .errors import (
     ArgumentError, BoundsError, ChainruleError, CompileError, CotangentError, DataError, DtypeError,
     ExpressionError, GradientCheckError, GradientError, GraphError, GraphRetainedWarning, MissingExtraError,
@@ -100,6 +100,13 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for known
+    # PyTorch's keywords (`dim=`, `keepdim=`, `out=`) are told in our words, here at the door: within the package the
+    # functions call each other without it.
+    from types import FunctionType as _Function
+
+    for _name in __all__:
+        if isinstance(globals()[_name], _Function) and globals()[_name].__module__.startswith("chainrule.tensor."):
+            globals()[_name] = checked_call(globals()[_name])
 
     def __getattr__(name: str) -> object:
         raise missing(name)

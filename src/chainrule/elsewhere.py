@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from .errors import ArgumentError, MissingNameError
@@ -105,29 +105,40 @@ KEYWORDS: Mapping[str, Keyword] = {
     "retain_graph": Keyword("A graph lives as long as somebody holds it: leave it out", (None, True, False)),
     "dim": Keyword("Use axis=…"),
     "keepdim": Keyword("Use keepdims=…"),
+    "unbiased": Keyword("Use correction=1", (False,)),
     "input": Keyword("Pass it first, without a name"),
     "other": Keyword("Pass it second, without a name"),
 }
 
 
 def fitted(
-    function: Callable[..., Any], name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    function: Callable[..., Any],
+    name: str,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    advice: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """`keywords` without those that ask for nothing. ArgumentError says what does not fit the signature.
 
-    arguments: all positional ones, `self` included where the function has one.
+    arguments: all positional ones, `self` included where the function has one. advice: what to write in place of
+    keywords that people look for in this function; it goes before that of `KEYWORDS`.
     """
     try:
         _signature(function).bind(*arguments, **keywords)
         return keywords
     except TypeError:
         own = _signature(function).parameters
-        kept = {key: value for key, value in keywords.items() if key in own or not _asks_nothing(key, value)}
+        special = advice or {}
+        kept = {
+            key: value
+            for key, value in keywords.items()
+            if key in own or key in special or not _asks_nothing(key, value)
+        }
     try:
         _signature(function).bind(*arguments, **kept)
         return kept
     except TypeError as failure:
-        raise ArgumentError(_misfit(function, name, arguments, kept, str(failure))) from None
+        raise ArgumentError(_misfit(function, name, arguments, kept, str(failure), special)) from None
 
 
 _signature = functools.lru_cache(maxsize=None)(inspect.signature)
@@ -141,7 +152,12 @@ def _asks_nothing(key: str, value: Any) -> bool:
 
 
 def _misfit(
-    function: Callable[..., Any], name: str, arguments: tuple[Any, ...], keywords: dict[str, Any], fault: str
+    function: Callable[..., Any],
+    name: str,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    fault: str,
+    advice: Mapping[str, str],
 ) -> str:
     """The rule, what was given, the fix."""
     parameters = dict(_signature(function).parameters)
@@ -152,10 +168,18 @@ def _misfit(
     rule = f"{name} takes ({shown})"
     unknown = next((key for key in keywords if key not in parameters), None)
     if unknown is not None:
-        return f"{rule}; got {unknown}={_shortened(keywords[unknown])}. {_advice(unknown, parameters)}"
+        hint = advice.get(unknown) or _advice(unknown, parameters)
+        if len(shown) > _LONG:  # `fit` would fill the screen
+            rule = f"{name} takes the arguments that help({name}) lists"
+        return f"{rule}; got {unknown}={_shortened(keywords[unknown])}. {hint}"
     places = [one for one in parameters.values() if one.kind is not one.KEYWORD_ONLY]
     if len(arguments) > len(places):
-        return f"{rule}; got {len(arguments)} arguments without a name. Leave out the last, or name them"
+        fix = (
+            f"Make it first: {name}()(input, target)"
+            if name.endswith("Loss")
+            else "Leave out the last, or name them"
+        )
+        return f"{rule}; got {len(arguments)} arguments without a name. {fix}"
     missing = [
         key
         for k, (key, one) in enumerate(parameters.items())
@@ -166,6 +190,10 @@ def _misfit(
     if missing:
         return f"{rule}; got no {', '.join(missing)}. Give {'it' if len(missing) == 1 else 'them'} too"
     return f"{rule}; {fault}. Give it once"
+
+
+# Signatures longer than this are told without their defaults.
+_LONG = 300
 
 
 def _advice(unknown: str, parameters: Mapping[str, Any]) -> str:
@@ -182,20 +210,25 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "…"
 
 
-def checked_call(function: Callable[P, R]) -> Callable[P, R]:
-    """The function; a call that does not fit is told in words. Costs nothing as long as calls fit."""
+def checked_call(function: Callable[P, R], advice: Mapping[str, str] | None = None) -> Callable[P, R]:
+    """The function; a call that does not fit is told in words, with `advice` for keywords of other packages."""
 
     @functools.wraps(function)
     def called(*arguments: P.args, **keywords: P.kwargs) -> R:
         try:
             return function(*arguments, **keywords)
         except TypeError:
-            kept = explain_misfit(function, function.__name__, arguments, keywords)
+            kept = explain_misfit(function, function.__name__, arguments, keywords, advice)
             if kept is None:
                 raise
         return function(*arguments, **kept)
 
     return called
+
+
+def checked(advice: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator: `checked_call` with this advice."""
+    return lambda function: checked_call(function, advice)
 
 
 def checked_constructor(kind: type) -> None:
@@ -209,18 +242,55 @@ def checked_constructor(kind: type) -> None:
 
     @functools.wraps(made)
     def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
-        made(self, *arguments, **fitted(made, kind.__name__, (self, *arguments), keywords))
+        name = type(self).__name__ if kind.__name__.startswith("_") else kind.__name__
+        made(self, *arguments, **fitted(made, name, (self, *arguments), keywords))
 
     kind.__init__ = __init__  # type: ignore[misc]
 
 
 def explain_misfit(
-    function: Callable[..., Any], name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    function: Callable[..., Any],
+    name: str,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    advice: Mapping[str, str] | None = None,
 ) -> dict[str, Any] | None:
     """After a TypeError of `function`: keywords to try again with, or None if the call was not what failed."""
-    kept = fitted(function, name, arguments, keywords)
+    kept = fitted(function, name, arguments, keywords, advice)
     return None if kept is keywords else kept
 
+
+def unfit_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> str | None:
+    """What a user's function takes, such as "(x, y)", if it cannot be called so; None if it can, or hides it."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(*arguments, **keywords)
+    except TypeError:
+        return (
+            f"({', '.join(str(one.replace(annotation=one.empty)) for one in signature.parameters.values())})"
+        )
+    return None
+
+
+# Keywords of Keras and scikit-learn → what `fit` takes instead.
+FIT_ADVICE = {
+    **dict.fromkeys(("epoch", "max_epochs", "max_iter", "n_epochs", "num_epochs"), "Use epochs=…"),
+    **dict.fromkeys(("verbose", "disp"), "Use progress=True, False or 'plain'"),
+    **dict.fromkeys(("validation_split", "validation_fraction", "validation_data", "val_data", "test_size"),
+                    "Use validation=: a share, or (X, y)"),
+    **dict.fromkeys(("lr", "learning_rate", "learning_rate_init", "weight_decay", "momentum"),
+                    "It belongs to the optimizer: optimizer=optim.Adam(model.parameters(), lr=…)"),
+    **dict.fromkeys(("criterion", "loss_fn"), "Use loss=…"),
+    **dict.fromkeys(("random_state", "shuffle"), "Rows are shuffled by seed=…; for another order give a DataLoader"),
+    **dict.fromkeys(("early_stopping", "n_iter_no_change"), "Use patience=…, a number of epochs"),
+    **dict.fromkeys(("gradient_clip_val", "max_grad_norm", "clipnorm"), "Use clip_norm=…"),
+    **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps"), "Use accumulate=…"),
+    **dict.fromkeys(("lr_scheduler", "schedule"), "Use scheduler=…"),
+    **dict.fromkeys(("checkpoint_dir", "output_dir", "default_root_dir"), "Use folder=…"),
+}  # fmt: skip
 
 # ------------------------------------------------------------------------------------ names of modules
 
@@ -269,3 +339,36 @@ def missing_layer(name: str) -> MissingNameError:
         return MissingNameError(f"nn has no {name!r}. See dir(nn)")
     advice = f"There is {advice}" if advice.startswith("nothing") else f"Use {advice}"
     return MissingNameError(f"nn has no {name!r}. {advice}")
+
+
+# -------------------------------------------------------------------------------------- names of the rooms
+
+# Functions of torch.nn.functional, torch.utils.data and torch.nn.init → what to write, as the end of "Use …".
+ROOM_ADVICE: Mapping[str, Mapping[str, str]] = {
+    "functional": {
+        "one_hot": "cr.eye(classes)[y]", "normalize": "x / cr.sqrt((x * x).sum(axis=-1, keepdims=True))",
+        "pad": "cr.pad(x, …)", "cosine_similarity": "cr.vecdot(x, y) over the lengths of both",
+        "scaled_dot_product_attention": "cr.functional.softmax(q @ k.mT / d**0.5, axis=-1) @ v",
+        "glu": "a * cr.sigmoid(b), of the two halves", "prelu": "cr.functional.leaky_relu(x, slope)",
+        "gaussian_nll_loss": "an expression of your own",
+    },
+    "data": {
+        **dict.fromkeys(("TensorDataset", "Dataset", "IterableDataset"), "arrays: DataLoader((X, y)), cr.fit"),
+        **dict.fromkeys(("random_split", "Subset"), "cr.data.train_test_split(X, y), or indices"),
+        **dict.fromkeys(("WeightedRandomSampler", "RandomSampler", "Sampler"), "sample_weight= and shuffle="),
+    },
+    "nn.init": {"dirac_": "weight.copy_(cr.eye(n)), under cr.no_grad()"},
+}  # fmt: skip
+
+
+def missing_in(room: str, name: str, known: Iterable[str]) -> MissingNameError:
+    """The error for a name that a room of the package lacks: advice, or the name that is meant."""
+    advice = ROOM_ADVICE[room].get(name)
+    if advice is None:
+        near = difflib.get_close_matches(
+            name, [one for one in known if not one.startswith("_")], n=1, cutoff=0.8
+        )
+        return MissingNameError(
+            f"{room} has no {name!r}. {f'Did you mean {near[0]!r}?' if near else f'See dir(cr.{room})'}"
+        )
+    return MissingNameError(f"{room} has no {name!r}. Use {advice}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -58,6 +59,15 @@ def find_origin(depth: int = 1) -> Origin | None:
 def at(origin: Origin | None) -> str:
     """` (train.py:14)`, or nothing when the place is unknown."""
     return f" ({origin})" if origin is not None else ""
+
+
+def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """A warning at the user's own line, however deep in the package it is found."""
+    origin = find_origin(2)
+    if origin is None:
+        warnings.warn(message, category, stacklevel=2)
+    else:
+        warnings.warn_explicit(message, category, origin.file, origin.line)
 
 
 class ChainruleError(Exception):

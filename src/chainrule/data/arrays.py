@@ -154,13 +154,25 @@ def _column(series: Any, name: str, column: str) -> Array:
 # ------------------------------------------------------------------------------- arrays and lists
 
 
+def _lengths(data: Any, error: Exception) -> str:
+    """What is uneven: the first two rows of different lengths, or NumPy's words."""
+    rows = list(data) if isinstance(data, list | tuple) else []
+    sizes = [len(row) if isinstance(row, list | tuple | np.ndarray) else 1 for row in rows]
+    other = next((place for place, size in enumerate(sizes) if size != sizes[0]), None)
+    if other is not None:
+        return f"{sizes[0]} in row 0 and {sizes[other]} in row {other}"
+    if rows and isinstance(rows[0], list | tuple):
+        return f"a {type(data).__name__} of rows such as ({', '.join(type(one).__name__ for one in rows[0][:4])})"
+    return f"{type(data).__name__}: {str(error).rstrip('.')}"
+
+
 def _plain(data: Any, name: str) -> Array:
     try:
         array = data.detach().numpy() if isinstance(data, Tensor) else np.asarray(data)
     except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(
-            f"{name} needs rows of one length; got {type(data).__name__}: {error}. Pad the rows, or give several "
-            "arrays as a tuple or dict"
+            f"{name} needs rows of one length; got {_lengths(data, error)}. Pad the rows, or give several arrays as a "
+            "tuple or dict: (X, y), not a list of pairs"
         ) from error
     if isinstance(data, np.ma.MaskedArray):
         array = np.ma.filled(data.astype(np.result_type(data.dtype, np.float32)), np.nan)

@@ -165,7 +165,9 @@ _IDENTIFIER_ENDINGS = ("Id", "ID", "번호", "아이디", "식별자")
 
 def _number_kind(name: str, levels: Sequence[str], style: str, rows: int) -> tuple[str, str | None, Fact]:
     words = name.lower().replace("_", " ").replace("-", " ").split()
-    named = not words or words[0] == "unnamed" or words[-1] in _IDENTIFIERS or name.endswith(_IDENTIFIER_ENDINGS)
+    named = (
+        not words or words[0] == "unnamed" or words[-1] in _IDENTIFIERS or name.endswith(_IDENTIFIER_ENDINGS)
+    )
     if named and len(levels) == rows > 2 and all(level.isdigit() for level in levels):
         return "identifier", None, fact("identifier_name")
     key = {"plain": "number", "thousands": "number_thousands", "decimal comma": "number_decimal_comma"}[style]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..elsewhere import unfit_call
 from ..errors import ArgumentError, DataError
 from ..graph import constant
 from ..ops import random_bits
@@ -173,6 +174,11 @@ class IterableSource:
                 f"batches come from an iterable, or a function of the epoch's number; got {type(batches).__name__}. "
                 "Give (X, y), or a list of batches (x, y)"
             )
+        if callable(batches) and (taken := unfit_call(batches, 1)) is not None:
+            raise ArgumentError(
+                f"a function of batches is called with the number of the epoch; got one that takes {taken}. Write "
+                "lambda epoch: batches()"
+            )
         self._made = batches
         self._spent = False
         try:
@@ -190,12 +196,21 @@ class IterableSource:
             )
         self._spent = True
         items = self._made(number) if callable(self._made) else self._made
-        for item in itertools.islice(items, skip, None):
-            yield as_batch(item)
+        for place, item in enumerate(itertools.islice(items, skip, None), skip + 1):
+            try:
+                batch = as_batch(item)
+            except DataError as error:
+                raise at_batch(error, place, number) from error
+            yield batch
 
     def fingerprint(self) -> str:
         """The empty string: what an iterable will give is not known before."""
         return ""
+
+
+def at_batch(error: DataError, place: int, epoch: int) -> DataError:
+    """The fault of a batch, with where it was met."""
+    return DataError(f"in batch {place} of epoch {epoch}: {error.message}")
 
 
 def as_batch(item: Any) -> Batch:

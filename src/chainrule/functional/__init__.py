@@ -3,7 +3,9 @@
 The scope is what the explainer folds. Names and defaults are PyTorch's; `dim=` is accepted beside `axis=`.
 """
 
-from ..elsewhere import checked_call
+from typing import NoReturn
+
+from ..elsewhere import checked_call, missing_in
 from ..tensor import elementwise as _elementwise
 from .activations import (
     celu,
@@ -78,3 +80,7 @@ __all__ = [
     "softplus",
     "tanh",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing_in("functional", name, __all__)

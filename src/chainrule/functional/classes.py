@@ -54,8 +54,8 @@ def cross_entropy(
     tensor([0.       , 0.6931472])
     """
     name = "cross_entropy"
-    logits, axis = _with_classes(name, input, "logits")
     wanted = as_tensor(target)
+    logits, axis = _with_classes(name, input, "logits", wanted)
     smoothing = check_smoothing(label_smoothing)
     check_choice("reduction", reduction, REDUCTIONS)
     factors = None if weight is None else _class_weights(name, weight, logits, axis)
@@ -80,10 +80,11 @@ def nll_loss(
     >>> round(nll_loss(scores, cr.tensor([1])).item(), 4)
     0.6931
     """
-    scores, axis = _with_classes("nll_loss", input, "log-probabilities")
+    wanted = as_tensor(target)
+    scores, axis = _with_classes("nll_loss", input, "log-probabilities", wanted)
     check_choice("reduction", reduction, REDUCTIONS)
     factors = None if weight is None else _class_weights("nll_loss", weight, scores, axis)
-    items = _Items("nll_loss", scores, axis, as_tensor(target), ignore_index)
+    items = _Items("nll_loss", scores, axis, wanted, ignore_index)
     return items.reduced(scores, factors, reduction, 0.0)
 
 
@@ -104,9 +105,15 @@ def check_ignored(value: int) -> int:
     return int(value)
 
 
-def _with_classes(name: str, x: Any, what: str) -> tuple[Tensor, int]:
+def _with_classes(name: str, x: Any, what: str, target: Tensor) -> tuple[Tensor, int]:
     """Scores as floats, and their axis of classes."""
-    scores = floats(x)
+    given = as_tensor(x)
+    if given.dtype.kind in "iu" and target.dtype.kind == "f" and target.ndim > given.ndim:
+        raise DtypeError(
+            f"{name} takes {what} first and classes second; got {given.dtype.name} {given.shape} first and "
+            f"{target.dtype.name} {target.shape} second. Swap them"
+        )
+    scores = floats(given)
     if not scores.ndim:
         raise ShapeError(f"{name} needs an axis of classes; got {what} of shape (). Use shape (N, C)")
     axis = 0 if scores.ndim == 1 else 1

@@ -253,6 +253,11 @@ class ModuleDict(Module):
 
 
 def _checked(module: Any) -> Module:
+    if isinstance(module, type):
+        name = module.__name__
+        raise ArgumentError(
+            f"a layer must be a Module; got the class {name}. Write {name}(), with its arguments"
+        )
     if not isinstance(module, Module):
         raise ArgumentError(f"a layer must be a Module; got {type(module).__name__}. Wrap it in an nn.Module")
     return module

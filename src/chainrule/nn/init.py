@@ -6,10 +6,11 @@ Random ones draw from `generator`, the default generator if none is given.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from ..elsewhere import missing_in
 from ..errors import ArgumentError, ShapeError
 from ..ops import NUMPY, quiet
 from ..tensor import Tensor
@@ -245,3 +246,7 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Gener
     order = np.argsort(source.uniform((rows, columns), dtype="float64").numpy(), axis=0, kind="stable")
     np.put_along_axis(values, order[: math.ceil(sparsity * rows)], 0.0, axis=0)
     return _write_array(tensor, values)
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing_in("nn.init", name, globals())

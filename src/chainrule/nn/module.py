@@ -201,8 +201,9 @@ class Module:
         elif kind == "buffer" and isinstance(value, Tensor):
             value = _as_buffer(value)
         elif value is not None:
+            if kind is not None:
+                _refuse_loss(name, kind, value)
             _refuse_hidden(name, value)
-            kind = None
         self._register(name, kind, value)
 
     def _register(self, name: str, kind: str | None, value: Any) -> None:
@@ -519,6 +520,17 @@ def _as_buffer(tensor: Any) -> Tensor:
     if tensor.cell is not None:
         return tensor
     return of_cell(Cell(tensor.numpy(), kind="buffer"))
+
+
+def _refuse_loss(name: str, kind: str, value: Any) -> None:
+    """What replaces a parameter, buffer or layer must be one, or it would no longer be learnt or saved, unnoticed."""
+    advice = {
+        "parameter": f"Use nn.Parameter(…), or {name}.copy_(…) under cr.no_grad() to change its numbers",
+        "module": f"Use an nn.Module, or del {name} first",
+    }.get(kind, f"Use cr.tensor(…), or del {name} first")
+    raise ArgumentError(
+        f"{name!r} is a {kind} of the module; got {type(value).__name__} in its place. {advice}"
+    )
 
 
 def _refuse_hidden(name: str, value: Any) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..autodiff import call, gradients, part
 from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype
+from ..elsewhere import checked_call
 from ..errors import ArgumentError, DtypeError, TraceError
 from ..graph import Node, Scope, state, topological
 from ..language import preferred_language, sentence
@@ -87,6 +88,7 @@ class Summary:
     __repr__ = __str__
 
 
+@checked_call
 def summary(model: Module, inputs: Any, *, dtypes: Any = None, language: str | None = None) -> Summary:
     """The layers of `model` with their output shapes, parameters, multiply-adds and memory of the backward pass.
 

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import nn
 from ..blas import single_threaded
 from ..data.loader import Batch, Source
+from ..elsewhere import checked
 from ..errors import ArgumentError
 from ..graph import Cell
 from ..optim import Adam, Optimizer
@@ -94,6 +95,10 @@ class LearningRates:
         return "\n".join([*lines, " " * 10 + "└" + "".join(axis), " " * 11 + ends[0] + between + ends[1]])
 
 
+@checked(
+    dict.fromkeys(("start", "min_lr", "start_lr"), "Use low=…")
+    | dict.fromkeys(("end", "max_lr", "end_lr"), "Use high=…")
+)
 def find_learning_rate(
     model: nn.Module,
     data: Any,

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import nn
 from ..blas import single_threaded
+from ..elsewhere import FIT_ADVICE, checked
 from ..errors import ArgumentError
 from ..optim import Optimizer
 from .callbacks import Callback
@@ -26,6 +27,7 @@ __all__ = ["Record", "Run", "fit"]
 Record = dict[str, float]
 
 
+@checked(FIT_ADVICE)
 def fit(
     model: nn.Module,
     data: Any,

@@ -9,11 +9,10 @@ Knows run directories and checkpoints; knows nothing of epochs and losses.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ChainruleError, RunError
+from ..errors import ChainruleError, RunError, warn
 from .checkpoint import Checkpoint, Checkpoints
 from .config import changed_options, describe_optimizer, differences
 from .results import Run
@@ -87,6 +86,11 @@ class FolderKeeper:
         """
         found, faults = self._checkpoints.newest()
         if found is None:
+            if self._folder.record.get("state") == "finished":
+                raise RunError(
+                    f"resume=True goes on from checkpoints; got the finished run {self._folder.place!r} without any. "
+                    "Read it with cr.load_run, or name another folder"
+                )
             return None
         wrong = differences(found.facts["identity"], self._facts["identity"])
         if wrong:
@@ -95,10 +99,8 @@ class FolderKeeper:
                 f"{'; '.join(wrong)}. Call fit as before, or name another folder"
             )
         for fault in faults:
-            warnings.warn(
+            warn(
                 f"a damaged checkpoint was passed over: {fault}. Training goes on from checkpoint {found.name}",
-                RuntimeWarning,
-                stacklevel=2,
             )
         return found
 
@@ -117,11 +119,9 @@ class FolderKeeper:
             ) from error
         now = [describe_optimizer(one) for one in parts.optimizers]
         if changed := changed_options(found.facts["optimizers"], given, now):
-            warnings.warn(
+            warn(
                 f"a resumed training keeps the hyper-parameters of its checkpoint; got others: {'; '.join(changed)}. "
                 "To change them write into optimizer.param_groups in a callback, or start a new run",
-                RuntimeWarning,
-                stacklevel=2,
             )
         self._facts["optimizers"] = found.facts["optimizers"]
         run.best_epoch = parts.watch.best_epoch
@@ -173,11 +173,9 @@ class FolderKeeper:
         self._warned = True
         names = self._checkpoints.names()
         kept = f"the last good checkpoint, {names[0]}, is kept" if names else "there is no checkpoint yet"
-        warnings.warn(
+        warn(
             f"{what} needs a folder that can be written to; got {self._folder.place!r}: {error.strerror}. Training "
             f"goes on, {kept}, and writing is tried again later. Free some space",
-            RuntimeWarning,
-            stacklevel=3,
         )
 
     # ------------------------------------------------------------------------------- the end

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..data.loader import Batch, Source
-from ..errors import ArgumentError, DataError, NonFiniteError
+from ..errors import ArgumentError, DataError, NonFiniteError, warn
 from ..graph import Cell
 from ..optim.lr_scheduler import ReduceLROnPlateau
 from ..tensor import Tensor
@@ -128,7 +127,8 @@ class Loop:
             "epoch": float(place.epoch),
             "loss": place.loss / place.weight if place.weight else 0.0,
         }
-        record |= {name: metric.compute() for name, metric in parts.metrics.items()}
+        # A step of one's own that returns only the loss shows no outputs, so there is nothing to measure.
+        record |= {name: metric.compute() for name, metric in parts.metrics.items() if not metric.empty}
         if self.plan.sources.validation is not None:
             seen = evaluate_source(run.model, self.plan.problem, self.plan.sources.validation)
             record |= {f"validation_{name}": value for name, value in seen.items()}
@@ -229,9 +229,7 @@ class Loop:
             run.state = "diverged"
             raise ArgumentError(f"training needs a finite {what}; {where}. {fix}")
         run.state = "diverged"
-        warnings.warn(
-            f"training ended early: the {what} must be finite; {where}. {fix}", RuntimeWarning, stacklevel=2
-        )
+        warn(f"training ended early: the {what} must be finite; {where}. {fix}")
 
 
 def _groups(source: Source, epoch: int, skip: int, size: int) -> Iterator[list[Batch]]:

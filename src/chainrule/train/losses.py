@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional, nn
+from ..elsewhere import unfit_call
 from ..errors import ArgumentError
 from ..graph import constant
 from ..tensor import Tensor, wrap
@@ -144,9 +145,22 @@ _MODULES: dict[type[nn.Module], str] = {
 }
 # Other words for them: the functions' own names, and scikit-learn's and Keras'.
 _ALIASES = {
-    "mse_loss": "mse", "mean_squared_error": "mse", "l1_loss": "l1", "mae": "l1", "mean_absolute_error": "l1",
-    "huber_loss": "huber", "smooth_l1_loss": "smooth_l1", "nll_loss": "nll", "binary_cross_entropy": "bce",
+    "mse_loss": "mse",
+    "mean_squared_error": "mse",
+    "l1_loss": "l1",
+    "mae": "l1",
+    "mean_absolute_error": "l1",
+    "huber_loss": "huber",
+    "smooth_l1_loss": "smooth_l1",
+    "nll_loss": "nll",
+    "binary_cross_entropy": "bce",
     "binary_cross_entropy_with_logits": "bce_with_logits",
+}
+# Names that do not say whether the model gives logits → what to choose from.
+_ELSEWHERE = {
+    **dict.fromkeys(("ce", "sparse_categorical_crossentropy", "categorical_crossentropy", "log_loss"),
+                    "Use 'cross_entropy', with a model that ends before its softmax"),
+    "binary_crossentropy": "Use 'bce_with_logits', or 'bce' for a model that ends in a sigmoid",
 }  # fmt: skip
 
 
@@ -160,12 +174,21 @@ def find_loss(loss: Any) -> Loss:
         plain = _ALIASES.get(loss, loss)
         if plain in _LOSSES:
             return _LOSSES[plain]
+        if loss in _ELSEWHERE:
+            raise ArgumentError(
+                f"loss must be {', '.join(_LOSSES)}, or a function; got {loss!r}. {_ELSEWHERE[loss]}"
+            )
         close = difflib.get_close_matches(loss, [*_LOSSES, *_ALIASES], 1)
         hint = f". Did you mean {_ALIASES.get(close[0], close[0])!r}?" if close else ". Name one of these"
         raise ArgumentError(f"loss must be {', '.join(_LOSSES)}, or a function; got {loss!r}{hint}")
     if isinstance(loss, type) or not callable(loss):
         shown = f"the class {loss.__name__}" if isinstance(loss, type) else type(loss).__name__
-        raise ArgumentError(f"loss must be a name, a module or a function (outputs, targets); got {shown}")
+        fix = f". Write {loss.__name__}()" if isinstance(loss, type) else ""
+        raise ArgumentError(
+            f"loss must be a name, a module or a function (outputs, targets); got {shown}{fix}"
+        )
+    if (taken := unfit_call(loss, None, None)) is not None:
+        raise ArgumentError(f"a loss is called with (outputs, targets); got a function that takes {taken}")
     if isinstance(loss, nn.Module):
         return _of_module(loss)
     plain_function = loss.func if isinstance(loss, functools.partial) else loss

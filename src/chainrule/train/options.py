@@ -6,6 +6,7 @@ Knows what each argument may be; knows nothing of what is done with it.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..elsewhere import unfit_call
 from ..errors import ArgumentError
 from ..optim import Adam, Optimizer
 from ..optim.lr_scheduler import ReduceLROnPlateau
 from ..tensor import Tensor
+from .run import RunFolder
 from .sources import is_pair, is_source
 
 
@@ -50,6 +53,12 @@ class Options:
     keep_checkpoints: int
     resume: bool
 
+    def __post_init__(self) -> None:
+        """Numbers of NumPy become Python's: they may come out of a search over settings, and JSON has only those."""
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())
+
     @property
     def restores(self) -> bool:
         """Whether the best weights are put back at the end."""
@@ -57,8 +66,7 @@ class Options:
 
     def check(self, model: Any, data: Any) -> None:
         """Raise ArgumentError for arguments without meaning."""
-        if not isinstance(model, nn.Module):
-            raise ArgumentError(f"fit trains an nn.Module; got {type(model).__name__}")
+        _check_model(model)
         _check_data(data)
         for name in ("epochs", "batch_size", "accumulate", "keep_checkpoints"):
             _check_whole(name, getattr(self, name))
@@ -72,6 +80,10 @@ class Options:
             raise ArgumentError(
                 f"resume must be True or False; got {self.resume!r}. Name the folder with folder="
             )
+        if self.restore_best is not None and not isinstance(self.restore_best, bool):
+            raise ArgumentError(f"restore_best must be True, False or None; got {self.restore_best!r}")
+        if self.folder is not None and not isinstance(self.folder, str | bytes | os.PathLike | RunFolder):
+            raise ArgumentError(f"folder must be a path; got {self.folder!r}. Write folder='runs/first'")
         if self.resume and self.folder is None:
             raise ArgumentError("resume=True needs the folder of the run; got none. Write folder=…")
         if self.step is not None:
@@ -84,6 +96,11 @@ class Options:
     def _check_step(self) -> None:
         if not callable(self.step):
             raise ArgumentError(f"step must be a function (x, y) → loss; got {type(self.step).__name__}")
+        if (taken := unfit_call(self.step, None, None)) is not None:
+            raise ArgumentError(
+                f"a step is called with the inputs and the targets of a batch; got one that takes {taken}. Write "
+                "def step(x, y), where x is all inputs"
+            )
         given: Mapping[str, Any] = {
             "clip_norm": self.clip_norm,
             "clip_value": self.clip_value,
@@ -168,6 +185,20 @@ def check_schedulers(
                 f"ReduceLROnPlateau must wait for what gets better; got mode={one.mode!r} for {monitor}, of which "
                 f"{better} is better. Change its mode, or monitor"
             )
+
+
+def _check_model(model: Any) -> None:
+    if isinstance(model, nn.Module):
+        return
+    if isinstance(model, type):
+        raise ArgumentError(
+            f"fit trains an nn.Module; got the class {model.__name__}. Write {model.__name__}(), with its arguments"
+        )
+    kind = type(model)
+    place = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    raise ArgumentError(
+        f"fit trains an nn.Module; got {place}{kind.__qualname__}. Build the model from chainrule.nn"
+    )
 
 
 def _check_data(data: Any) -> None:

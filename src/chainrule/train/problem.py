@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from .. import nn
 from ..data.arrays import as_array, as_arrays, count_rows, map_leaves, named_leaves
 from ..dtypes import Dtype
-from ..errors import ArgumentError, ChainruleError, DataError, DtypeError
+from ..elsewhere import unfit_call
+from ..errors import ArgumentError, ChainruleError, DataError, DtypeError, ShapeError
 from ..graph import constant
 from ..tensor import Tensor, wrap
 from ..transforms import no_grad
@@ -255,10 +256,31 @@ def tensors_of(arrays: Any) -> Any:
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
-    """model(x); model(*x) for a tuple, model(**x) for a dict of tensors."""
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    """model(x); model(*x) for a tuple, model(**x) for a dict of tensors.
+
+    Raises DataError if `forward` takes others, ShapeError with advice for X of one axis where rows were expected.
+    """
+    named = inputs if isinstance(inputs, dict) else {}
+    places = () if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
+    try:
+        return model(*places, **named)
+    except TypeError as error:
+        taken = unfit_call(model.forward, *places, **named)
+        if taken is None:
+            raise
+        given = "one array" if len(places) == 1 else f"a tuple of {len(places)}"
+        got = f"a dict of {', '.join(map(repr, named))}" if named else given
+        raise DataError(
+            f"X goes to {type(model).__name__}.forward{taken}; got {got}. Give a dict of those names, or a tuple in "
+            "that order"
+        ) from error
+    except ShapeError as error:
+        if not any(one.ndim == 1 and one.dtype.kind == "f" for one in (*places, *named.values())):
+            raise
+        raise ShapeError(
+            f"a model needs rows, most often X of shape (rows, features); got X with one axis, and then: "
+            f"{error.message.rstrip('.')}. For one feature write X.reshape(-1, 1), for one row X.reshape(1, -1)"
+        ) from error
 
 
 def run_model(model: nn.Module, x: Any) -> Any:

@@ -13,7 +13,8 @@ from .. import functional, nn
 from ..blas import single_threaded
 from ..data.loader import Source
 from ..data.weights import as_sample_weight
-from ..errors import ArgumentError
+from ..elsewhere import checked, checked_call
+from ..errors import ArgumentError, ShapeError
 from ..transforms import no_grad
 from .problem import (
     Array,
@@ -111,6 +112,7 @@ class Run:
         return f"Run({self.state} after {len(self.history)} epochs; best: {shown})"
 
 
+@checked_call
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -134,6 +136,7 @@ def evaluate(
         return _evaluate(model, make_problem(loss, metrics), data, sample_weight)
 
 
+@checked({"probabilities": "Use run.predict_proba(X), or cr.functional.softmax of the outputs"})
 def predict(model: nn.Module, x: Any, *, loss: Any = None) -> Any:
     """The outputs of a model for the rows of x (array, list, table, or tuple or dict of them), in evaluation mode.
 
@@ -171,16 +174,27 @@ def predictions(problem: Problem, outputs: Any, flat: bool) -> Any:
     if not isinstance(outputs, np.ndarray):
         return outputs
     if problem.kind == "classes":
+        _require_classes(outputs)
         return np.asarray(outputs.argmax(axis=1))
     if problem.kind == "binary":
         outputs = (outputs > (0.0 if problem.logits else 0.5)).astype(np.int64)
     return outputs.reshape(len(outputs)) if flat else outputs
 
 
+def _require_classes(outputs: Any) -> None:
+    if outputs.ndim < 2:
+        raise ShapeError(
+            f"classes need a score for each, (rows, classes); got outputs of shape {outputs.shape}. For one row write "
+            "X.reshape(1, -1)"
+        )
+
+
 def probabilities(problem: Problem, outputs: Any, flat: bool) -> Array:
     """Probabilities out of logits, or what are probabilities already."""
     if problem.kind not in ("classes", "binary"):
         raise ArgumentError(f"probabilities need a loss of classes; got one of {problem.kind}")
+    if problem.kind == "classes":
+        _require_classes(outputs)
     result: Array = outputs
     if problem.logits:
         with no_grad():

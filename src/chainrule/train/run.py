@@ -298,7 +298,7 @@ def _runs_near(name: str) -> str:
             return f"{advice}. Did you mean {os.path.join(name, inside[-1])!r}?"
     else:
         advice = ", a file"
-    return f"{advice}. Name a folder that `chainrule train` made"
+    return f"{advice}. Name a folder that `chainrule train` made, or fit(…, folder=…)"
 
 
 # ------------------------------------------------------------------------------------------- what is written

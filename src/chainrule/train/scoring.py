@@ -52,6 +52,11 @@ class Metric(abc.ABC):
         alone.update(outputs, targets, weights)
         return alone.compute()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no row was seen since `reset`."""
+        return not self._sums
+
     def reset(self) -> None:
         """Forget all rows."""
         self._sums = {}
@@ -397,6 +402,11 @@ class Ranked(Metric):
             return self._figure(scores[:, 0], truth == 1, weights)
         figures = [self._figure(scores[:, one], truth == one, weights) for one in np.unique(truth).tolist()]
         return float(np.mean(figures))
+
+    @property
+    def empty(self) -> bool:
+        """Whether no row was seen since `reset`."""
+        return not self._parts
 
     def reset(self) -> None:
         """Forget all rows."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .. import nn
 from ..data.arrays import map_leaves, named_leaves
 from ..data.holding import held_back_rows
-from ..data.loader import ArraySource, Batch, IterableSource, Source
+from ..data.loader import ArraySource, Batch, IterableSource, Source, at_batch
 from ..data.weights import as_sample_weight, class_weights
 from ..errors import ArgumentError, DataError
 from ..tensor.random import Generator
@@ -183,9 +183,16 @@ def _share(validation: Any) -> float:
         return 0.0
     if isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 <= validation < 1:
         raise ArgumentError(
-            f"validation must be a share from 0 to below 1, a pair (X, y) or a DataLoader; got {validation!r}"
+            f"validation must be a share from 0 to below 1, a pair (X, y) or a DataLoader; got {_shown(validation)}"
         )
     return float(validation)
+
+
+def _shown(value: Any) -> str:
+    """A value as a message can hold it."""
+    shape = getattr(value, "shape", None)
+    text = repr(value)
+    return f"{type(value).__name__} {shape}" if shape else text if len(text) <= 40 else type(value).__name__
 
 
 def _hold_back(problem: Problem, rows: Rows, share: float, generator: Generator) -> tuple[Rows, Rows]:
@@ -312,7 +319,12 @@ class Prepared:
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number` without the first `skip`."""
-        return map(self._prepared, self._source.epoch(number, skip))
+        for place, batch in enumerate(self._source.epoch(number, skip), skip + 1):
+            try:
+                prepared = self._prepared(batch)
+            except DataError as error:
+                raise at_batch(error, place, number) from error
+            yield prepared
 
     def fingerprint(self) -> str:
         """What the source says of itself."""

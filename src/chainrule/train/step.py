@@ -92,8 +92,8 @@ def number(loss: Any, name: str = "step") -> float:
 def _require_finite_loss(loss: Any) -> None:
     if not loss.requires_grad:
         raise ArgumentError(
-            "a loss must depend on the model's parameters; got a tensor without gradient. Compute it from the outputs "
-            "with chainrule's functions"
+            "a loss must depend on parameters that require grad; got a tensor without gradient. Compute it from the "
+            "outputs with chainrule's functions, and leave a part of the model to be learnt: requires_grad_(True)"
         )
     if state.trace is None and not math.isfinite(value := number(loss)):
         raise NotFiniteError("loss", f"{value}")

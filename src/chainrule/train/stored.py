@@ -6,11 +6,10 @@ Knows run directories and results; knows nothing of how training is done.
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
 from .. import nn
-from ..errors import ArgumentError, RunError, ShapeError
+from ..errors import ArgumentError, RunError, ShapeError, warn
 from .checkpoint import Checkpoint, Checkpoints
 from .files import Path
 from .losses import Loss, find_loss
@@ -70,10 +69,8 @@ def _newest(place: str) -> Checkpoint:
             f"a run with weights is needed; got {place!r}, which has neither {MODEL} nor a checkpoint"
         )
     for fault in faults:
-        warnings.warn(
+        warn(
             f"a damaged checkpoint was passed over: {fault}. The one before, {found.name}, is used",
-            RuntimeWarning,
-            stacklevel=3,
         )
     return found
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from ...elsewhere import checked_constructor
+from ...elsewhere import checked_call, checked_constructor
 from ...errors import ArgumentError, TraceError
 from ...graph import state
 from ..groups import INITIAL_LR, ParameterGroup, number
@@ -96,6 +96,7 @@ class LRScheduler:
 
     # ------------------------------------------------------------------------- what a user calls
 
+    @checked_call
     def step(self) -> None:
         """Write the next learning rates into the optimizer's groups.
 
@@ -107,7 +108,7 @@ class LRScheduler:
                 "scheduler.step() comes after optimizer.step(); got it first, so the first learning rate is never "
                 "used. Swap the two lines",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         self._advance()
 
