@@ -1,9 +1,10 @@
 """Kill a training with SIGKILL at random moments, resume it until it is done, and compare its bits with one unbroken.
 
-`python tests/kill_and_resume.py 50` does it 50 times and prints how many ended with the same bits; the training has
-dropout (from the default generator and from one of its own), BatchNorm, ReduceLROnPlateau, a partial last batch, a
-partial last group of accumulated batches, early stopping with the best weights kept, and a callback with a state.
-Each process runs with another number of threads for NumPy's BLAS.
+`python tests/kill_and_resume.py 50` does it 50 times and prints how many ended with the same bits: in turn with steps
+in Python, with compiled ones, and with many of them in one native call. The training has dropout (from the default
+generator and from one of its own), BatchNorm, ReduceLROnPlateau, a partial last batch, a partial last group of
+accumulated batches, early stopping with the best weights kept, and a callback with a state. Each process runs with
+another number of threads for NumPy's BLAS and for compiled steps.
 """
 
 from __future__ import annotations
@@ -51,6 +52,28 @@ class Diary(Callback):
         self.seen = state["seen"]
 
 
+class Epochs(Callback):
+    """Notes every epoch only, so that the updates between need not be made one by one; takes part in the same way."""
+
+    on_epoch_end = Diary.on_epoch_end
+
+    def __init__(self, path: Path, pause: float) -> None:
+        self.diary = Diary(path, pause * 10)
+        self.seen = 0.0
+
+    def on_epoch_begin(self, run, epoch):
+        if epoch > 1:
+            self.diary.on_batch_end(run, {"step": (epoch - 1) * 15, "loss": run.history[-1]["loss"]})
+            self.seen = self.diary.seen
+
+    def state_dict(self):
+        return self.diary.state_dict()
+
+    def load_state_dict(self, state):
+        self.diary.load_state_dict(state)
+        self.seen = self.diary.seen
+
+
 def make_model() -> nn.Module:
     cr.manual_seed(5)
     generator = cr.Generator(8)
@@ -60,8 +83,12 @@ def make_model() -> nn.Module:
     )  # fmt: skip
 
 
-def train(folder: Path, pause: float = 0.004) -> None:
+WAYS = ("python", "compiled", "stretches")
+
+
+def train(folder: Path, pause: float = 0.004, way: str = "python") -> None:
     """One process: begin, or go on."""
+    diary = (Epochs if way == "stretches" else Diary)(folder.with_suffix(".diary"), pause)
     generator = np.random.default_rng(0)
     x = generator.normal(size=(330, 12)).astype(np.float32)
     y = (x @ generator.normal(size=(12, 3))).argmax(axis=1)
@@ -76,11 +103,12 @@ def train(folder: Path, pause: float = 0.004) -> None:
         scheduler=optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0),
         epochs=12,
         batch_size=16,
-        accumulate=4,
+        accumulate=1 if way == "stretches" else 4,
         clip_norm=1.0,
         patience=10,
         metrics=["accuracy", "f1"],
-        callbacks=[Diary(folder.with_suffix(".diary"), pause)],
+        callbacks=[diary],
+        compile=way != "python",
         progress=False,
         folder=folder,
         checkpoint_seconds=None,
@@ -99,15 +127,16 @@ def outcome(folder: Path) -> str:
     return found.hexdigest()
 
 
-def start(folder: Path, pause: float, threads: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, __file__, "train", os.fspath(folder), str(pause)]
+def start(folder: Path, pause: float, threads: int, way: str = "python") -> subprocess.Popen[bytes]:
+    numbers = {"OPENBLAS_NUM_THREADS": str(threads), "CHAINRULE_NUM_THREADS": str(threads)}
+    environment = {**os.environ, **numbers, "PYTHONWARNINGS": "error"}
+    command = [sys.executable, __file__, "train", os.fspath(folder), str(pause), way]
     return subprocess.Popen(command, env=environment)
 
 
-def unbroken(folder: Path) -> str:
+def unbroken(folder: Path, way: str = "python") -> str:
     """The outcome of a training that nobody stops."""
-    assert start(folder, 0.0, 1).wait() == 0
+    assert start(folder, 0.0, 1, way).wait() == 0
     return outcome(folder)
 
 
@@ -140,11 +169,11 @@ def wait_by_chance(process: subprocess.Popen[bytes], folder: Path, chance: rando
     return process.poll() is None
 
 
-def broken(folder: Path, chance: random.Random, kills: int) -> tuple[str, int]:
+def broken(folder: Path, chance: random.Random, kills: int, way: str = "python") -> tuple[str, int]:
     """(outcome, how often it was killed) of a training that is killed up to `kills` times and then left alone."""
     killed = 0
     while True:
-        process = start(folder, 0.004, chance.randint(1, 4))
+        process = start(folder, 0.004, chance.randint(1, 4), way)
         if killed < kills and wait_by_chance(process, folder, chance):
             process.kill()
             process.wait()
@@ -168,12 +197,14 @@ def main(rounds: int, seed: int = 0) -> int:
     chance = random.Random(seed)
     equal = kills = 0
     with tempfile.TemporaryDirectory() as place:
-        wanted = unbroken(Path(place) / "unbroken")
+        wanted = {way: unbroken(Path(place) / f"unbroken {way}", way) for way in WAYS}
         for k in range(rounds):
-            got, killed = broken(Path(place) / f"run{k}", chance, chance.randint(1, 3))
-            equal, kills = equal + (got == wanted), kills + killed
+            way = WAYS[k % len(WAYS)]
+            got, killed = broken(Path(place) / f"run{k}", chance, chance.randint(1, 3), way)
+            same = got == wanted[way]
+            equal, kills = equal + same, kills + killed
             print(
-                f"{k + 1}: killed {killed} times, {'the same bits' if got == wanted else 'OTHER BITS'}",
+                f"{k + 1}: {way}, killed {killed} times, {'the same bits' if same else 'OTHER BITS'}",
                 flush=True,
             )
     print(f"{equal} of {rounds} ended with the bits of the unbroken run, after {kills} kills")
@@ -182,6 +213,6 @@ def main(rounds: int, seed: int = 0) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "train":
-        train(Path(sys.argv[2]), float(sys.argv[3]))
+        train(Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4])
     else:
         sys.exit(main(int(sys.argv[1]), *map(int, sys.argv[2:])))

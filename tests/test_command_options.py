@@ -59,6 +59,7 @@ USES = {
     "predict": (["{folder}/run", "{folder}/iris.csv", "-o", "{new}"], ["{folder}", "{folder}/iris.csv"]),
     "demo": (["--epochs", "20", "--out", "{new}"], ["--epochs", "0"]),
     "env": ([], ["--what"]),
+    "bench": (["--sizes", "5,4,3", "--engines", "chainrule", "--quick"], ["--sizes", "wide"]),
 }
 
 

@@ -609,7 +609,7 @@ def test_programs_and_their_memory_go_away() -> None:
 
 
 def test_the_number_of_programs_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_MOST_PROGRAMS", 3)
+    monkeypatch.setattr(runtime.compiled, "_MOST_PROGRAMS", 3)
     step = compile(lambda x, n: x * 1.0 if n >= 0 else x)
     for n in range(6):
         step(f64(1.0), n)
@@ -711,8 +711,8 @@ def test_the_environment_switches_compilation_off_and_dumps_stages() -> None:
 def test_without_llvm_the_interpreter_keeps_the_transaction(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runtime, "available", lambda: False)
-    runtime._say_once.cache_clear()
+    monkeypatch.setattr(runtime.program, "available", lambda: False)
+    runtime.compiled._say_once.cache_clear()
     params, same = parameters("float64"), parameters("float64")
     step, plain = compile(learning(params)), learning(same)
     x, y = batch("float64")
@@ -723,7 +723,7 @@ def test_without_llvm_the_interpreter_keeps_the_transaction(
         step(x, y + 3)
     np.testing.assert_array_equal(params[0].detach().numpy(), before)
     assert capsys.readouterr().err.count("runs on the NumPy interpreter") + 0 <= 1
-    runtime._say_once.cache_clear()
+    runtime.compiled._say_once.cache_clear()
 
 
 def test_llvmlite_is_loaded_when_a_step_is_compiled() -> None:
@@ -732,6 +732,7 @@ def test_llvmlite_is_loaded_when_a_step_is_compiled() -> None:
     assert done.stdout == "False\n"
 
 
-def test_operations_without_machine_code_are_named() -> None:
+def test_operations_without_machine_code_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "forbid_interpreter", True)
     with pytest.raises(CompileError, match=r"cannot turn argsort of float64\[2\] .*test_compile.py"):
         compile(cr.sort)(f64([1.0, 0.0]))

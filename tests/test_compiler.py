@@ -20,6 +20,7 @@ from chainrule.compiler.fuse import verify as verify_fusion
 from chainrule.compiler.indices import Index, Variable, offset
 from chainrule.compiler.plan import ALIGNMENT
 from chainrule.compiler.plan import verify as verify_plan
+from chainrule.compiler.product import Registers
 from chainrule.compiler.simplify import simplify
 from chainrule.config import config
 from chainrule.errors import CompileError, GraphError
@@ -85,8 +86,9 @@ def golden_program() -> Any:
 @pytest.fixture(scope="module")
 def stages() -> dict[str, str]:
     step = compile(golden_program().program)
-    step(np.array([[1.0, -2.0, 3.0], [0.0, 0.5, -1.0]], "float32"), np.array([0, 1]))
-    return step.stages()
+    graph = step.graph(np.array([[1.0, -2.0, 3.0], [0.0, 0.5, -1.0]], "float32"), np.array([0, 1]))
+    # The same registers on every machine, so that the text is the same.
+    return compile_graph(graph, Registers(32, 16)).stages
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -518,7 +520,7 @@ def test_generated_code_keeps_ieee_and_its_own_symbols(stages: dict[str, str]) -
     for forbidden in ("inttoptr", "ptrtoint", " fast ", "nnan", "ninf", " nsz ", "arcp", "afn"):
         assert forbidden not in text
     defined = [line.split("@")[1].split("(")[0] for line in text.splitlines() if line.startswith("define")]
-    assert defined and all(name.startswith("cr_") and len(name) == 19 for name in defined)
+    assert defined and all(name.startswith("cr_") for name in defined)
     for line in text.splitlines():
         assert "reassoc" not in line or "fadd" in line
 
@@ -526,8 +528,8 @@ def test_generated_code_keeps_ieee_and_its_own_symbols(stages: dict[str, str]) -
 def test_equal_nests_are_written_once() -> None:
     compilation = compile_graph(graph_of(lambda x, y: (ops.exp(x), ops.exp(y)), X, X))
     assert len(compilation.loops.nests) == 2
-    assert compilation.text.count("define internal") == 1
-    assert compilation.text.count("call void @cr_") == 2
+    assert compilation.emitted.text.count("define internal") == 1
+    assert compilation.emitted.text.count("call void @cr_") == 2
 
 
 def test_equal_modules_are_compiled_once() -> None:
@@ -540,7 +542,9 @@ def test_equal_modules_are_compiled_once() -> None:
 # ---------------------------------------------------------------------------------- what has no loops
 
 
-def test_an_operation_without_loops_is_named_with_the_line() -> None:
+def test_an_operation_without_loops_is_named_with_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "forbid_interpreter", True)
+
     def ordered(x: cr.Tensor) -> cr.Tensor:
         return cr.sort(x * 2.0)
 

@@ -9,7 +9,8 @@ import pytest
 import chainrule as cr
 from chainrule import nn
 from chainrule.errors import ArgumentError, BoundsError, DtypeError, ShapeError
-from chainrule.graph import structure_version, topological
+from chainrule.graph import topological
+from chainrule.structure import structure_version
 
 
 class Block(nn.Module):

@@ -11,10 +11,11 @@ import pytest
 import chainrule as cr
 from chainrule import nn, optim
 from chainrule.errors import ArgumentError, ChainruleError, MissingNameError, ShapeError
-from chainrule.graph import Graph, Node, evaluate, state, structure_version, verify
+from chainrule.graph import Graph, Node, evaluate, state, verify
 from chainrule.operations import READ
 from chainrule.ops import NUMPY
 from chainrule.runtime import compile
+from chainrule.structure import structure_version
 
 
 def make_model(dtype, seed=1):

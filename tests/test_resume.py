@@ -77,10 +77,10 @@ def trained(folder, optimizer=optim.Adam, scheduler=None, data=None, resume=Fals
 
 def test_killed_trainings_end_with_the_bits_of_the_unbroken_one(tmp_path):
     """A few by chance; `python tests/kill_and_resume.py 50` does more."""
-    wanted = kill_and_resume.unbroken(tmp_path / "unbroken")
     chance, killed = random.Random(7), 0
-    for k in range(3):
-        outcome, kills = kill_and_resume.broken(tmp_path / f"run{k}", chance, kills=2)
+    for way in kill_and_resume.WAYS:
+        wanted = kill_and_resume.unbroken(tmp_path / f"unbroken {way}", way)
+        outcome, kills = kill_and_resume.broken(tmp_path / way, chance, 2, way)
         assert outcome == wanted
         killed += kills
     assert killed >= 4

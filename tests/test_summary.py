@@ -11,7 +11,7 @@ import pytest
 import chainrule as cr
 from chainrule import nn
 from chainrule.errors import ArgumentError, DtypeError, ShapeError
-from chainrule.graph import structure_version
+from chainrule.structure import structure_version
 from chainrule.tensor.random import default_generator
 
 

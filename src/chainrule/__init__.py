@@ -22,7 +22,7 @@ from .errors import (
 )
 from .explain import Story, explain
 from .ops.namespace import Rescue, rescues
-from .runtime import compile
+from .runtime import compile, get_num_threads, set_num_threads
 from .tensor import Tensor
 from .tensor.creation import (
     arange, asarray, empty, empty_like, eye, full, full_like, linspace, meshgrid, ones, ones_like, tensor, tril,
@@ -84,19 +84,20 @@ __all__ = [
     "cumulative_sum", "custom_gradient", "data", "diff", "divide", "e", "empty", "empty_like",
     "enable_grad", "equal", "erf", "evaluate", "exp", "expand_dims", "explain", "expm1", "eye",
     "find_learning_rate", "finfo", "fit", "flatten", "flip", "float32", "float64", "floor", "floor_divide",
-    "from_dlpack", "full", "full_like", "functional", "grad", "greater", "greater_equal", "hessian", "hvp",
-    "hypot", "iinfo", "inf", "int16", "int32", "int64", "int8", "isclose", "isdtype", "isfinite", "isin",
-    "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linspace", "load", "load_run", "log",
-    "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor",
-    "manual_seed", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min", "minimum",
-    "moveaxis", "multiply", "nan", "negative", "newaxis", "nextafter", "nn", "no_grad", "nonzero",
-    "not_equal", "ones", "ones_like", "optim", "outer", "pad", "permute_dims", "pi", "positive", "pow",
-    "predict", "prod", "rand", "randint", "randn", "randperm", "reciprocal", "relu", "remainder", "repeat",
-    "rescues", "reshape", "result_type", "roll", "round", "save", "searchsorted", "sigmoid", "sign",
-    "signbit", "sin", "sinh", "sort", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum",
-    "take", "take_along_axis", "tan", "tanh", "tensor", "tensordot", "testing", "tile", "tril", "triu",
-    "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all", "unique_counts", "unique_inverse",
-    "unique_values", "unstack", "value_and_grad", "var", "vecdot", "vjp", "where", "zeros", "zeros_like",
+    "from_dlpack", "full", "full_like", "functional", "get_num_threads", "grad", "greater", "greater_equal",
+    "hessian", "hvp", "hypot", "iinfo", "inf", "int16", "int32", "int64", "int8", "isclose", "isdtype",
+    "isfinite", "isin", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linspace", "load",
+    "load_run", "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "manual_seed", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
+    "minimum", "moveaxis", "multiply", "nan", "negative", "newaxis", "nextafter", "nn", "no_grad",
+    "nonzero", "not_equal", "ones", "ones_like", "optim", "outer", "pad", "permute_dims", "pi", "positive",
+    "pow", "predict", "prod", "rand", "randint", "randn", "randperm", "reciprocal", "relu", "remainder",
+    "repeat", "rescues", "reshape", "result_type", "roll", "round", "save", "searchsorted",
+    "set_num_threads", "sigmoid", "sign", "signbit", "sin", "sinh", "sort", "sqrt", "square", "squeeze",
+    "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tensor", "tensordot",
+    "testing", "tile", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all",
+    "unique_counts", "unique_inverse", "unique_values", "unstack", "value_and_grad", "var", "vecdot", "vjp",
+    "where", "zeros", "zeros_like",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for known

@@ -17,6 +17,8 @@ def _words(text: str) -> frozenset[str]:
 class Config:
     """`compile`: whether `cr.compile` compiles (CHAINRULE_COMPILE=0: everything runs eagerly).
     `check_finite`: whether a compiled step refuses to write anything after a loss or gradient that is not finite.
+    `forbid_interpreter`: whether a compiled step must be machine code from end to end (CHAINRULE_FORBID_INTERPRETER=1);
+    then an operation that NumPy would have to compute is an error, and so is a missing llvmlite.
     `dump`: stages of the compiler that are printed to stderr (CHAINRULE_DUMP=fuse,lower).
 
     >>> from chainrule.config import config
@@ -26,6 +28,9 @@ class Config:
 
     compile: bool = field(default_factory=lambda: os.environ.get("CHAINRULE_COMPILE", "1") != "0")
     check_finite: bool = True
+    forbid_interpreter: bool = field(
+        default_factory=lambda: os.environ.get("CHAINRULE_FORBID_INTERPRETER", "0") not in ("", "0")
+    )
     dump: frozenset[str] = field(default_factory=lambda: _words(os.environ.get("CHAINRULE_DUMP", "")))
 
 

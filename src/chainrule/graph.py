@@ -94,20 +94,6 @@ class State(threading.local):
 state = State()
 _next_serial = itertools.count(1).__next__
 _next_call = _next_serial  # one count for both, so that a node is older than a call if its number is smaller
-_structure = [0]
-
-
-def structure_version() -> int:
-    """A number that grows whenever a module or an optimizer is given an attribute.
-
-    What was learnt about their structure holds as long as it stays the same.
-    """
-    return _structure[0]
-
-
-def bump_structure() -> None:
-    """Say that a module, an optimizer or what requires grad may have changed."""
-    _structure[0] += 1
 
 
 Hooks = dict[int, Callable[[Any, bool], Any]]
@@ -224,11 +210,12 @@ def constant(value: Any, dtype: Dtype | None = None) -> Node:
 class Cell:
     """A mutable thing: parameter, buffer, moment, step count, hyper-parameter, generator.
 
-    Arrays are replaced, never written into, so a node that read the cell keeps what it read.
+    Arrays are replaced, never written into, so a node that read the cell keeps what it read. Only the runtime
+    writes into an array, into one that it has made itself (`owned`) and that nobody else can reach.
     """
 
     __slots__ = (
-        "__weakref__", "_array", "_reader", "generation", "grad", "hooks", "kind", "name", "requires_grad",
+        "__weakref__", "_array", "_reader", "generation", "grad", "hooks", "kind", "name", "owned", "requires_grad",
     )  # fmt: skip
 
     def __init__(
@@ -241,6 +228,7 @@ class Cell:
         self.kind = kind
         self.name = name
         self.generation = 0
+        self.owned = False
         self._reader: weakref.ref[Node] | None = None
         if state.trace is not None:
             state.trace.create(self)
@@ -268,7 +256,13 @@ class Cell:
     def write(self, array: Array) -> None:
         """Replace the array. The caller gives it away: nobody else may write into it."""
         self._array = array
+        self.owned = False
         self.generation += 1
+
+    def own(self, array: Array) -> None:
+        """Replace the array by one that the runtime has made and may write into."""
+        self.write(array)
+        self.owned = True
 
     def write_node(self, node: Node) -> None:
         """Replace the array by a node's: now, or at the end of the running trace."""
@@ -335,7 +329,8 @@ def _serial(node: Node) -> int:
 class Check:
     """A condition that must hold before anything is written: a bool node and what to say if it fails.
 
-    `{low}` and `{high}` in the message stand for the range of `subject`, looked up when it has failed.
+    `{low}` and `{high}` in the message stand for the range of `subject`, looked up when it has failed. `cell`: whose
+    gradient the subject is.
     """
 
     condition: Node
@@ -343,6 +338,7 @@ class Check:
     origin: Origin | None
     error: type[ChainruleError] = BoundsError
     subject: Node | None = None
+    cell: Cell | None = None
 
 
 Slot = tuple[Cell, str]

@@ -12,8 +12,8 @@ from dataclasses import replace
 from .graph import Graph, Node
 from .operations import NO_ATTRIBUTES, Attributes, Operation, Type
 
-Rule = Callable[[Node], Node]
-"""From a node with its final operands to the node that stands for it: itself, or another."""
+Rule = Callable[[Node, Node], Node]
+"""From a node with its final operands (and the node that it is a copy of) to what stands for it: itself, or another."""
 
 
 def remake(
@@ -52,11 +52,11 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
         if node in done:
             continue
         if not node.inputs:
-            done[node] = rule(node)
+            done[node] = rule(node, node)
             continue
         inputs = tuple(done[operand] for operand in node.inputs)
         # Copied even if nothing changed: a node must come after its operands, also those made just now.
-        done[node] = rule(remake(node, inputs) if node._value is None else node)
+        done[node] = rule(remake(node, inputs) if node._value is None else node, node)
     return Graph(
         graph.name,
         graph.inputs,

@@ -22,7 +22,7 @@ from ..errors import ArgumentError, ChainruleError
 from ..language import LANGUAGES, preferred_language, sentence
 from .usage import Parser
 
-VERBS = ("explain", "train", "predict", "demo", "env")
+VERBS = ("explain", "train", "predict", "demo", "bench", "env")
 
 _OPTION = re.compile(r"--[a-z][a-z-]*(=.*)?", re.DOTALL)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
 from ..language import sentence
+from ..runtime.threads import usable_cpus
 from .usage import Parser
 
 _REQUIRED = ("numpy", "llvmlite", "rich", "safetensors")
@@ -47,7 +47,7 @@ def gather() -> dict[str, object]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
-        "threads": _threads(),
+        "threads": usable_cpus(),
         "packages": {name: _version(name) for name in names},
         "extras": {extra: all(_version(one) for one in group) for extra, group in _EXTRAS.items()},
     }
@@ -67,9 +67,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _threads() -> int:
-    """Processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

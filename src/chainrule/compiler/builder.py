@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import Dtype, bool_, int64
-from . import mathlib
+from . import mathlib, polynomials
 from .indices import Dynamic, Index
 from .loops import Accumulator, Statement, Value
 from .plan import Buffer
@@ -151,7 +151,11 @@ class Builder:
         return self.select(self.less(zero, x), one, self.select(self.less(x, zero), below, rest))
 
     def library(self, name: str, *operands: Value) -> Value:
-        """A function of the C library, by its name for doubles."""
+        """A function of the C library, by its name for doubles; written out where that vectorises."""
+        if name in polynomials.OWN:
+            return polynomials.OWN[name](self, *operands)
+        if name == "copysign":
+            return self.value("copysign", operands[0].dtype, *operands)
         return self.value("library", operands[0].dtype, *operands, detail=name)
 
     def exp(self, x: Value) -> Value:
@@ -175,6 +179,10 @@ class Builder:
         return mathlib.logaddexp(self, x, y)
 
     # ------------------------------------------------------------------------------- choices, bits, casts
+
+    def bitcast(self, x: Value, dtype: Dtype) -> Value:
+        """The same bits, read as another type of the same size."""
+        return self.value("bitcast", dtype, x)
 
     def equal(self, x: Value, y: Value) -> Value:
         """x = y."""

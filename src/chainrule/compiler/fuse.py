@@ -8,10 +8,11 @@ Knows operations by kind and lowering, never by name; knows nothing of buffers, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from ..config import config
 from ..errors import CompileError, GraphError
 from ..graph import Graph, Names, Node, describe, print_graph
 from ..ops.kinds import Selection
@@ -27,6 +28,9 @@ from ..ops.lowering import (
     Scatter,
     View,
 )
+
+# So many operations, done again, take longer than writing their result down and reading it.
+_WORTH_STORING = 16
 
 # More operations than this in one expression (counted for every time that it is computed) are stored apart.
 _MOST_INLINED = 64
@@ -52,11 +56,16 @@ class Group:
 
 @dataclass(eq=False)
 class Fusion:
-    """The groups in the order in which they run, and the decision on every node."""
+    """The groups in the order in which they run, and the decision on every node.
+
+    `late`: what runs after every check only. `in_place`: those of them that are written where a cell's old value lies.
+    """
 
     graph: Graph
     decisions: dict[Node, Decision]
     groups: list[Group]
+    in_place: dict[Node, Node] = field(default_factory=dict)
+    late: set[Node] = field(default_factory=set)
 
     def stored(self, node: Node) -> bool:
         """Whether the value exists in memory: given from outside, or stored by a group."""
@@ -68,9 +77,11 @@ class Fusion:
 
 
 def lowering_of(node: Node) -> Lowering:
-    """The form of the node's loops."""
+    """The form of the node's loops; HOST where there are none for operands of these dtypes."""
     form = getattr(node.operation, "lowering", HOST)
     assert isinstance(form, Lowering)
+    if isinstance(form, Scalar) and form.only and any(one.dtype.kind not in form.only for one in node.inputs):
+        return HOST
     return form
 
 
@@ -80,11 +91,15 @@ def elements(node: Node) -> int:
 
 
 def fuse(graph: Graph) -> Fusion:
-    """Decide on every node, then form the groups. Raises CompileError for an operation without loops."""
+    """Decide on every node, then form the groups.
+
+    Raises CompileError for an operation without loops, if it has several results or if machine code is insisted on.
+    """
     nodes = [node for node in graph.nodes() if node.inputs and node not in set(graph.sources)]
     _refuse_unsupported(nodes)
-    decisions = _decide(graph, nodes)
+    decisions, times = _decide(graph, nodes)
     _limit_size(nodes, decisions)
+    _limit_work(nodes, decisions, times)
     fusion = Fusion(graph, decisions, [])
     fusion.groups = [_group(fusion, node) for node in nodes if decisions[node].stored]
     fusion.groups += [_group(fusion, check.condition, k) for k, check in enumerate(graph.checks)]
@@ -93,14 +108,15 @@ def fuse(graph: Graph) -> Fusion:
 
 def _refuse_unsupported(nodes: Iterable[Node]) -> None:
     for node in nodes:
-        form = lowering_of(node)
-        kinds = "".join(sorted({operand.dtype.kind for operand in node.inputs}))
-        limited = isinstance(form, Scalar) and form.only and not set(kinds) <= set(form.only)
-        if form is HOST or limited:
+        if lowering_of(node) is not HOST:
+            continue
+        several = any(len(one.types) > 1 for one in (node, *node.inputs))
+        if several or config.forbid_interpreter:
             given = ", ".join(str(operand.type) for operand in node.inputs)
+            advice = "" if several else ", or let NumPy compute it: without CHAINRULE_FORBID_INTERPRETER"
             raise CompileError(
                 f"cr.compile cannot turn {node.operation.name} of {given} into machine code yet. Take it out of "
-                "the step, or run the step eagerly: without @cr.compile, or with CHAINRULE_COMPILE=0",
+                f"the step, or run the step eagerly: without @cr.compile, or with CHAINRULE_COMPILE=0{advice}",
                 node.origin,
             )
 
@@ -111,10 +127,11 @@ Reader = tuple[Any, tuple[Any, ...]]
 """Where a value is needed: the group that needs it, and the views through which it looks."""
 
 
-def _decide(graph: Graph, nodes: list[Node]) -> dict[Node, Decision]:
-    """From the last node to the first, so that every reader is known."""
+def _decide(graph: Graph, nodes: list[Node]) -> tuple[dict[Node, Decision], dict[Node, float]]:
+    """From the last node to the first, so that every reader is known; and how often each element is needed."""
     results = _results(graph)
-    operands = _operands_of_products(nodes)
+    operands = dict.fromkeys(_operands_of_products(nodes), "operand of a product")
+    operands |= dict.fromkeys(_operands_of_host(nodes), "operand of a NumPy call")
     consumers: dict[Node, list[tuple[Node, int]]] = {node: [] for node in nodes}
     readers: dict[Node, set[Reader]] = {node: set() for node in nodes}
     for node in nodes:
@@ -125,16 +142,16 @@ def _decide(graph: Graph, nodes: list[Node]) -> dict[Node, Decision]:
         if check.condition in readers:
             readers[check.condition].add((k, ()))
     decisions: dict[Node, Decision] = {}
+    times: dict[Node, float] = {}
     for node in reversed(nodes):
         for consumer, index in consumers[node]:
             readers[node] |= _readers_through(consumer, index, decisions[consumer].stored, readers[consumer])
-        reason = _reason_to_store(
-            node, results, operands, consumers[node], _times(graph, node, readers[node])
-        )
+        times[node] = _times(graph, node, readers[node])
+        reason = _reason_to_store(node, results, operands, consumers[node], times[node])
         if reason is None and len(readers[node]) > _MOST_INLINED:
             reason = f"read in {len(readers[node])} places"
         decisions[node] = Decision(reason is not None, reason or _reason_to_inline(node, len(readers[node])))
-    return decisions
+    return decisions, times
 
 
 def _results(graph: Graph) -> dict[Node, str]:
@@ -158,6 +175,11 @@ def _operands_of_products(nodes: Iterable[Node]) -> set[Node]:
                     base = base.inputs[0]
                 found.add(base)
     return found
+
+
+def _operands_of_host(nodes: Iterable[Node]) -> set[Node]:
+    """What NumPy reads between native segments."""
+    return {operand for node in nodes if lowering_of(node) is HOST for operand in node.inputs}
 
 
 def _readers_through(consumer: Node, index: int, stored: bool, beyond: set[Reader]) -> set[Reader]:
@@ -191,9 +213,16 @@ def _domain(graph: Graph, group: Any) -> int:
 
 
 def _reason_to_store(
-    node: Node, results: dict[Node, str], operands: set[Node], consumers: list[tuple[Node, int]], times: float
+    node: Node,
+    results: dict[Node, str],
+    operands: dict[Node, str],
+    consumers: list[tuple[Node, int]],
+    times: float,
 ) -> str | None:
     form = lowering_of(node)
+    if form is HOST:
+        given = ", ".join(str(one.dtype) for one in node.inputs)
+        return f"no loops for {node.operation.name} of {given}: NumPy computes it"
     if node in results:
         return results[node]
     if isinstance(form, Reduce | Running | Position):
@@ -203,7 +232,7 @@ def _reason_to_store(
     if isinstance(form, Scatter):
         return "its elements arrive in any order"
     if node in operands:
-        return "operand of a product"
+        return operands[node]
     if len(consumers) > 1 and any(isinstance(consumer.operation, Selection) for consumer, _ in consumers):
         return "read by a selection and by others: all must see the same bits"
     if getattr(node.operation, "cost", "cheap") == "costly" and times > 1:
@@ -229,6 +258,20 @@ def _limit_size(nodes: list[Node], decisions: dict[Node, Decision]) -> None:
             decisions[node] = Decision(True, f"an expression of {inside} operations: nests stay small")
         else:
             size[node] = inside
+
+
+def _limit_work(nodes: list[Node], decisions: dict[Node, Decision], times: dict[Node, float]) -> None:
+    """Store what would take longer to compute again than to write down and read."""
+    work: dict[Node, float] = {}
+    for node in nodes:
+        if decisions[node].stored:
+            continue
+        inside = 1 + sum(work.get(operand, 0) for operand in node.inputs)
+        again = inside * (times[node] - 1)
+        if again > _WORTH_STORING and not isinstance(lowering_of(node), View | Gather):
+            decisions[node] = Decision(True, f"{inside:g} operations, needed {times[node]:g} times")
+        else:
+            work[node] = inside
 
 
 def _group(fusion: Fusion, root: Node, check: int | None = None) -> Group:
@@ -257,7 +300,7 @@ def _print(fusion: Fusion) -> Iterator[str]:
     rows = [
         (
             f"{names[node]} = {describe(node, names)}",
-            "stored" if decision.stored else "inlined",
+            "host" if lowering_of(node) is HOST else "stored" if decision.stored else "inlined",
             decision.reason,
         )
         for node, decision in sorted(fusion.decisions.items(), key=lambda item: item[0].serial)

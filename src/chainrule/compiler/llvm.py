@@ -1,4 +1,4 @@
-"""Loops → LLVM's textual IR: one function for each different nest, and one that calls them in order.
+"""A nest of loops → LLVM's textual IR: one function of the pointers that it touches.
 
 Floating point stays IEEE: no fast-math flags but those that a value carries. Pointers are only ever offset.
 Knows nothing of graphs and operations; knows nothing of llvmlite.
@@ -6,19 +6,16 @@ Knows nothing of graphs and operations; knows nothing of llvmlite.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from typing import Any
-
-import numpy as np
 
 from ..dtypes import Dtype, is_float
 from ..errors import GraphError
 from . import loops as ir
 from .contraction import expand
 from .indices import Atom, Dynamic, Index, Quotient, Remainder
-from .loops import Accumulator, Contraction, For, Loops, Nest, Statement, Store, Update, Value, buffers_of
-from .plan import Buffer, Plan
+from .loops import Accumulator, Contraction, For, Nest, Statement, Store, Update, Value, buffers_of, flat_loop
+from .plan import Buffer
 
 _ARITHMETIC = {
     "add": ("fadd", "add", "add"), "subtract": ("fsub", "sub", "sub"), "multiply": ("fmul", "mul", "mul"),
@@ -38,70 +35,8 @@ _INTRINSICS = {
 # `llvm.maximum` hands NaN on, as NumPy does; `llvm.maxnum` would lose it.
 _EXTREMES = {"maximum": ("maximum", "smax", "umax"), "minimum": ("minimum", "smin", "umin")}
 
-
-def emit(loops: Loops, plan: Plan) -> tuple[str, str]:
-    """(module, name of its entry). The entry takes one pointer, to a table of the addresses of all buffers:
-    sources, constants, results, arena, status.
-    """
-    functions: dict[str, str] = {}
-    declarations: set[str] = set()
-    calls = []
-    for nest in loops.nests:
-        function = _Function(nest)
-        text = function.text()
-        name = _name(text)
-        functions.setdefault(name, text.replace("@NEST", f"@{name}"))
-        declarations |= function.declarations
-        calls.append((name, buffers_of(nest)))
-    entry = _entry(calls, plan)
-    parts = [
-        *functions.values(),
-        entry,
-        *sorted(declarations),
-        "attributes #0 = { nounwind willreturn memory(none) }",
-    ]
-    name = _name("\n".join(parts))
-    return "\n\n".join(parts).replace("@ENTRY", f"@{name}") + "\n", name
-
-
-def _name(text: str) -> str:
-    """A symbol that no library has, and the same for the same text."""
-    return "cr_" + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _entry(calls: list[tuple[str, list[Buffer]]], plan: Plan) -> str:
-    """The whole step: addresses out of the table, then nest after nest."""
-    counts = {
-        "source": len(plan.fusion.graph.sources),
-        "constant": len(plan.constants),
-        "result": len(plan.results),
-    }
-    first = {"source": 0, "constant": counts["source"], "result": counts["source"] + counts["constant"]}
-    arena = sum(counts.values())
-    lines = ["define void @ENTRY(ptr noalias readonly %table) {", "entry:"]
-    pointers: dict[Buffer, str] = {}
-
-    def slot(name: str, number: int) -> str:
-        lines.append(f"  %{name}.slot = getelementptr inbounds ptr, ptr %table, i64 {number}")
-        lines.append(f"  %{name} = load ptr, ptr %{name}.slot, align 8")
-        return f"%{name}"
-
-    base = slot("arena", arena)
-    status = slot("status", arena + 1)
-    for _, buffers in calls:
-        for buffer in buffers:
-            if buffer in pointers:
-                continue
-            if buffer.place == "arena":
-                pointers[buffer] = name = f"%b{len(pointers)}"
-                lines.append(f"  {name} = getelementptr inbounds i8, ptr {base}, i64 {buffer.offset}")
-            elif buffer.place == "status":
-                pointers[buffer] = status
-            else:
-                pointers[buffer] = slot(f"b{len(pointers)}", first[buffer.place] + buffer.index)
-    for name, buffers in calls:
-        lines.append(f"  call void @{name}({', '.join(f'ptr {pointers[one]}' for one in buffers)})")
-    return "\n".join([*lines, "  ret void", "}"])
+# Flat loops of at least so many elements are written for any length.
+LONG = 64
 
 
 def type_of(dtype: Dtype) -> str:
@@ -124,8 +59,8 @@ def literal(number: Any, dtype: Dtype) -> str:
     return str(int(number))
 
 
-class _Function:
-    """One nest as a function of the pointers that it touches."""
+class NestFunction:
+    """One nest as a function of the pointers that it touches; a long flat one for a range of its elements."""
 
     def __init__(self, nest: Nest) -> None:
         self.nest = nest
@@ -137,6 +72,9 @@ class _Function:
         self.declarations: set[str] = set()
         self.label = "entry"
         self._count = 0
+        flat = flat_loop(nest)
+        #: The loop that runs from %from to %to, so that nests of any length share their code.
+        self.ranged = flat if flat is not None and flat.variable.extent >= LONG else None
 
     def text(self) -> str:
         """The whole definition, named @NEST until its name is known."""
@@ -147,6 +85,8 @@ class _Function:
             f"ptr noalias {'' if buffer in written else 'readonly '}{self.pointers[buffer]}"
             for buffer in self.buffers
         )
+        if self.ranged is not None:
+            parameters += ", i64 %from, i64 %to"
         head = f"define internal void @NEST({parameters}) noinline {{"
         return "\n".join(
             [head, "entry:", *self.slots, "  br label %start", "start:", *self.lines, "  ret void", "}"]
@@ -181,7 +121,7 @@ class _Function:
                 )
             elif isinstance(statement, Contraction):
                 self.statements(expand(statement))
-            elif statement.opcode != "constant":
+            elif isinstance(statement, Value) and statement.opcode != "constant":
                 self.names[statement] = self.compute(statement)
 
     def loop(self, loop: For) -> None:
@@ -198,13 +138,14 @@ class _Function:
         self.statements(loop.body)
         following, done = self.new(), self.new()
         last = self.new("latch")
+        begin, end = ("%from", "%to") if loop is self.ranged else ("0", str(loop.variable.extent))
         self.lines += [
             f"  br label %{last}", f"{last}:",
             f"  {following} = add nuw nsw i64 {name}, 1",
-            f"  {done} = icmp eq i64 {following}, {loop.variable.extent}",
+            f"  {done} = icmp eq i64 {following}, {end}",
             f"  br i1 {done}, label %{after}, label %{head}", f"{after}:",
         ]  # fmt: skip
-        self.lines.insert(place, f"  {name} = phi i64 [ 0, %{before} ], [ {following}, %{last} ]")
+        self.lines.insert(place, f"  {name} = phi i64 [ {begin}, %{before} ], [ {following}, %{last} ]")
         self.label = outer
 
     def accumulator(self, one: Accumulator) -> None:
@@ -277,6 +218,10 @@ class _Function:
             return self.put(f"fneg {kind} {operands[0]}")
         if opcode == "select":
             return self.put(f"select i1 {operands[0]}, {kind} {operands[1]}, {kind} {operands[2]}")
+        if opcode == "bitcast":
+            return self.put(f"bitcast {type_of(value.operands[0].dtype)} {operands[0]} to {kind}")
+        if opcode == "copysign":
+            return self.call(f"@llvm.copysign.f{dtype.itemsize * 8}", kind, operands)
         if opcode == "cast":
             return self.cast(operands[0], value.operands[0].dtype, dtype)
         if opcode == "library":
@@ -329,13 +274,3 @@ class _Function:
 
 def _column(dtype: Dtype) -> int:
     return 0 if dtype.kind == "f" else 1 if dtype.kind == "i" else 2
-
-
-def libraries(loops: Loops) -> set[str]:
-    """Names of the C library's functions that the loops call."""
-    return {
-        value.detail + ("f" if value.dtype == np.dtype("float32") else "")
-        for nest in loops.nests
-        for value in ir.walk(nest.body)
-        if isinstance(value, Value) and value.opcode == "library"
-    }

@@ -6,12 +6,13 @@ Knows nothing of graphs, operations or LLVM.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..dtypes import Dtype
-from ..errors import GraphError
+from ..errors import GraphError, Origin
+from ..operations import Array
 from .indices import Dynamic, Index, Variable
 from .plan import Buffer
 
@@ -74,7 +75,8 @@ class Contraction:
     """out[m, n] = Σₖ left[m, k] · right[k, n], for every value of the batch variables.
 
     Each operand is (buffer, index over the variables). `by_rows`: whole rows of the result grow with k,
-    because rows of the right operand lie side by side; otherwise each element is one sum over k.
+    because rows of the right operand lie side by side; otherwise each element is one sum over k. `finite`: a bool
+    that becomes false if some element of the result is infinite or NaN.
     """
 
     batch: tuple[Variable, ...]
@@ -85,17 +87,43 @@ class Contraction:
     right: tuple[Buffer, Index]
     out: tuple[Buffer, Index]
     by_rows: bool
+    finite: tuple[Buffer, Index] | None = None
 
 
-Statement = Value | Accumulator | Update | Store | For | Contraction
+@dataclass(eq=False)
+class Host:
+    """out = call(operands), computed by NumPy between two native segments.
+
+    `operands` are buffers, or arrays where the numbers are known already; `origin` is the user's line.
+    """
+
+    name: str
+    call: Callable[[list[Array]], Any]
+    operands: tuple[Buffer | Array, ...]
+    out: Buffer
+    origin: Origin | None = None
+
+    @property
+    def reads(self) -> list[Buffer]:
+        """The operands that lie in buffers."""
+        return [one for one in self.operands if isinstance(one, Buffer)]
+
+
+Statement = Value | Accumulator | Update | Store | For | Contraction | Host
 
 
 @dataclass(eq=False)
 class Nest:
-    """The loops of one group."""
+    """The loops of one group, or of several that became one.
+
+    `commit`: they run only if every check holds. `asks_finite`: all that they find out is whether a buffer's numbers
+    are finite.
+    """
 
     title: str
     body: list[Statement]
+    commit: bool = False
+    asks_finite: tuple[Buffer, Store] | None = None
 
 
 @dataclass(eq=False)
@@ -121,6 +149,14 @@ def walk(body: list[Statement]) -> Iterator[Statement]:
             yield from walk(statement.body)
 
 
+def flat_loop(nest: Nest) -> For | None:
+    """The only loop of a nest that computes and stores element by element."""
+    if len(nest.body) != 1 or not isinstance(nest.body[0], For):
+        return None
+    loop = nest.body[0]
+    return loop if all(isinstance(one, Value | Store) for one in loop.body) else None
+
+
 def buffers_of(nest: Nest) -> list[Buffer]:
     """The buffers that a nest touches, in the order of their first use."""
     found: dict[Buffer, None] = {}
@@ -130,8 +166,21 @@ def buffers_of(nest: Nest) -> list[Buffer]:
         elif isinstance(statement, Value) and statement.opcode == "load":
             found[statement.detail[0]] = None
         elif isinstance(statement, Contraction):
-            found.update(dict.fromkeys(part[0] for part in (statement.left, statement.right, statement.out)))
+            parts = (
+                statement.left,
+                statement.right,
+                statement.out,
+                *((statement.finite,) * bool(statement.finite)),
+            )
+            found.update(dict.fromkeys(part[0] for part in parts))  # type: ignore[index]
+        elif isinstance(statement, Host):
+            found.update(dict.fromkeys((*statement.reads, statement.out)))
     return list(found)
+
+
+def host_call(nest: Nest) -> Host | None:
+    """The call of NumPy that a nest stands for; None for loops."""
+    return nest.body[0] if nest.body and isinstance(nest.body[0], Host) else None
 
 
 # ---------------------------------------------------------------------------------------------- printer
@@ -150,6 +199,11 @@ def _print(body: list[Statement], indent: str) -> Iterator[str]:
             yield f"{indent}{statement.accumulator.name} = {statement.value}"
         elif isinstance(statement, Contraction):
             yield from _print_contraction(statement, indent)
+        elif isinstance(statement, Host):
+            given = ", ".join(
+                one.name if isinstance(one, Buffer) else "constant" for one in statement.operands
+            )
+            yield f"{indent}{statement.out.name} = NumPy {statement.name}({given})"
         elif statement.opcode != "constant":
             yield f"{indent}{statement.name} = {_expression(statement)}"
 
@@ -173,6 +227,8 @@ def _print_contraction(one: Contraction, indent: str) -> Iterator[str]:
     how = "by rows" if one.by_rows else "by elements"
     yield f"{indent}contract {loops} over {one.inner} in {one.inner.extent}, {how}:"
     yield f"{indent}  {out.name}[{at_out}] = sum {left.name}[{at_left}] * {right.name}[{at_right}]"
+    if one.finite is not None:
+        yield f"{indent}  {one.finite[0].name}[{one.finite[1]}] = all finite"
 
 
 # --------------------------------------------------------------------------------------------- verifier
@@ -207,6 +263,9 @@ def _verify(body: list[Statement], values: set[Any], variables: set[Variable], t
             if all(variable.extent for variable in reach):
                 for buffer, index in (statement.left, statement.right, statement.out):
                     _verify_index(buffer, index, known, reach, title)
+        elif isinstance(statement, Host):
+            if len(body) > 1 or variables:
+                raise GraphError(f"{title}: a call of NumPy stands alone, outside of loops")
         else:
             for operand in statement.operands:
                 _need(operand, known, title)

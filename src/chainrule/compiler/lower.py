@@ -16,8 +16,8 @@ from ..errors import GraphError
 from ..graph import Names, Node, print_graph
 from ..operations import Type
 from ..ops import lowering as forms
+from ..ops.lowering import HOST, Gather, Reduce, Running, Scalar, Scatter, View
 from ..ops.lowering import Contraction as ContractionForm
-from ..ops.lowering import Gather, Reduce, Running, Scalar, Scatter, View
 from . import loops as ir
 from .builder import Builder
 from .fuse import Group, elements, lowering_of
@@ -76,8 +76,9 @@ class _Nest(Builder):
                 break
         root = self.group.root
         if self.group.check is not None:
-            return Nest(f"check {self.group.check}", self.body)
-        return Nest(f"{self.names[root]} = {root.operation.name} {root.type}", self.body)
+            return Nest(f"check {self.group.check}", self.body, asks_finite=self._asks_finite(root))
+        commit = root in self.plan.fusion.late
+        return Nest(f"{self.names[root]} = {root.operation.name} {root.type}", self.body, commit)
 
     def _divides(self) -> bool:
         """Whether some position needs a quotient or remainder."""
@@ -182,7 +183,9 @@ class _Nest(Builder):
             return
         out = self.plan.buffers[root]
         form = lowering_of(root)
-        if isinstance(form, Reduce):
+        if form is HOST:
+            self._write_host(root, out)
+        elif isinstance(form, Reduce):
             self._write_reduction(root, form, out, flat)
         elif isinstance(form, Running):
             self._write_running(root, form, out)
@@ -194,6 +197,13 @@ class _Nest(Builder):
             self._write_contraction(root, out)
         else:
             self.loop(root.shape, flat, lambda at: self.store(out, at, self._at_root(root, at)))
+
+    def _write_host(self, root: Node, out: Buffer) -> None:
+        """A call of NumPy on whole operands."""
+        buffers, operation, attributes = self.plan.buffers, root.operation, root.attributes
+        operands = tuple(buffers.get(one, one.value) for one in root.inputs)
+        call = lambda arrays: operation.run(arrays, attributes)  # type: ignore[attr-defined]
+        self.body.append(ir.Host(operation.name, call, operands, out, root.origin))
 
     def _at_root(self, root: Node, at: Position) -> Value:
         self.dtype = root.dtype
@@ -207,6 +217,17 @@ class _Nest(Builder):
 
         self.loop(condition.shape, flat, inside)
         self.block.append(Store(self.plan.status, Index(number), self.current(holds)))
+
+    def _asks_finite(self, condition: Node) -> tuple[Buffer, Store] | None:
+        """The buffer whose numbers must be finite and the store of the answer, if that is the whole condition."""
+        form = lowering_of(condition)
+        if not isinstance(form, Scalar) or not form.finite or self.plan.fusion.stored(condition):
+            return None
+        (x,) = condition.inputs
+        last = self.body[-1]
+        if not self.plan.fusion.stored(x) or x not in self.plan.buffers or not isinstance(last, Store):
+            return None
+        return self.plan.buffers[x], last
 
     def _accumulate(self, initial: Value) -> Accumulator:
         accumulator = Accumulator(f"a{self._count}", initial.dtype, initial)

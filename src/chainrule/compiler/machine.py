@@ -18,11 +18,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import CompileError
+from ..locks import COMPILING, LLVM, lock
+from . import cache
+from .product import Registers
 
 # LLVM's level 2: level 3 takes twice as long for loops like ours.
 _SPEED_LEVEL = 2
 
-_lock = threading.Lock()
+_lock = lock(threading.Lock(), COMPILING)
 
 
 @functools.cache
@@ -37,6 +40,11 @@ def _binding() -> Any:
     binding = importlib.import_module("llvmlite.binding")
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    binding.initialize_native_asmparser()  # for the word that tells the processor that a loop waits
+    # llvmlite's own lock, which every call of it holds: a child must not find it held by a thread it does not have.
+    held = getattr(getattr(importlib.import_module("llvmlite.binding.ffi").lib, "_lock", None), "_lock", None)
+    if hasattr(held, "acquire"):
+        lock(held, LLVM)
     return binding
 
 
@@ -46,45 +54,91 @@ class Native:
     def __init__(self, text: str, entry: str, libraries: Iterable[str]) -> None:
         binding = _binding()
         _resolve(libraries)
-        machine = _target_machine()
-        try:
-            module = binding.parse_assembly(text)
-            module.verify()
-        except RuntimeError as failure:
-            raise CompileError(f"LLVM refuses the generated code: {failure}. Please report this") from failure
-        module.triple = machine.triple
-        module.data_layout = str(machine.target_data)
-        options = binding.create_pipeline_tuning_options(_SPEED_LEVEL)
-        options.loop_vectorization = True
-        options.loop_interleaving = True
-        passes = binding.create_pass_builder(machine, options)
-        passes.getModulePassManager().run(module, passes)
-        # The engine owns the module and the target machine from here on.
-        self._engine = binding.create_mcjit_compiler(module, machine)
-        self._engine.finalize_object()
-        address = self._engine.get_function_address(entry)
-        if not address:
-            raise CompileError(f"LLVM made no code for {entry}. Please report this")
         self.text, self.entry = text, entry
-        self._function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+        key = cache.key_of(text, *_processor(), binding.llvm_version_info.__repr__(), str(_SPEED_LEVEL))
+        code = cache.load(key)
+        if code is None:
+            code = _compiled(text)
+            cache.store(key, code)
+        # An empty module: the code is there already. The engine owns it and the target machine.
+        self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
+        self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        #: Takes the address of the table of addresses (0 for empty buffers); 0, or 1 if a check has failed.
+        self.function = self.lookup(entry, ctypes.c_int, ctypes.c_void_p)
 
-    def __call__(self, addresses: list[int]) -> None:
-        """Run with the addresses of all buffers; 0 for those that are empty."""
-        table = (ctypes.c_void_p * len(addresses))(*addresses)
-        self._function(ctypes.addressof(table))
+    def lookup(self, name: str, result: Any, *parameters: Any) -> Any:
+        """Another function of the module, with its ctypes signature."""
+        address = self._engine.get_function_address(name)
+        if not address:
+            raise CompileError(f"LLVM made no code for {name}. Please report this")
+        return ctypes.CFUNCTYPE(result, *parameters)(address)
 
 
-def _target_machine() -> Any:
-    """A new description of this processor, with the features that it really has."""
+def _compiled(text: str) -> bytes:
+    """The object file that LLVM makes of a module."""
+    binding = _binding()
+    machine = _target_machine()
+    try:
+        # A context of its own: what the module names is forgotten with it.
+        module = binding.parse_assembly(text, binding.create_context())
+        module.verify()
+    except RuntimeError as failure:
+        raise CompileError(f"LLVM refuses the generated code: {failure}. Please report this") from failure
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    options = binding.create_pipeline_tuning_options(_SPEED_LEVEL)
+    options.loop_vectorization = True
+    options.loop_interleaving = True
+    passes = binding.create_pass_builder(machine, options)
+    manager = passes.getModulePassManager()
+    manager.run(module, passes)
+    _dispose(manager)
+    code: bytes = machine.emit_object(module)
+    return code
+
+
+def _dispose(manager: Any) -> None:
+    """Free a pass manager. llvmlite's own way finds an empty method first (50 KB stay for every module, 0.50.0)."""
+    for kind in type(manager).__mro__:
+        if "_dispose" in vars(kind) and kind.__name__ != "ObjectRef":
+            kind._dispose(manager)  # type: ignore[attr-defined]
+            manager.detach()
+            return
+
+
+@functools.cache
+def registers() -> Registers:
+    """The vector registers of this processor; the smallest that every 64-bit machine has where it is not known."""
+    if not available():
+        return Registers(16, 16)
+    try:
+        features = _binding().get_host_cpu_features()
+    except RuntimeError:
+        features = {}
+    if features.get("avx512f"):
+        return Registers(64, 32)
+    if features.get("avx2"):
+        return Registers(32, 16)
+    return Registers(16, 32 if features.get("neon") else 16)
+
+
+@functools.cache
+def _processor() -> tuple[str, str]:
+    """Name and features of this processor: features that it really has, whatever its name promises."""
     binding = _binding()
     try:
         features = binding.get_host_cpu_features().flatten()
     except RuntimeError:
         features = ""
-    target = binding.Target.from_default_triple()
-    return target.create_target_machine(
-        cpu=binding.get_host_cpu_name(), features=features, opt=_SPEED_LEVEL, jit=True
-    )
+    return binding.get_host_cpu_name(), features
+
+
+def _target_machine() -> Any:
+    """A new description of this processor."""
+    name, features = _processor()
+    target = _binding().Target.from_default_triple()
+    return target.create_target_machine(cpu=name, features=features, opt=_SPEED_LEVEL, jit=True)
 
 
 _natives: weakref.WeakValueDictionary[str, Native] = weakref.WeakValueDictionary()

@@ -1,11 +1,15 @@
 """Groups → buffers: where every stored value lives. One arena holds what is needed for a while only.
 
+Places are given before the loops are written, bytes of the arena after they have been merged: when a value is needed
+depends on the order of the nests.
+
 Knows nothing of what is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +30,7 @@ class Buffer:
     """Memory for one value. `place` is "source", "constant", "result", "arena" or "status".
 
     `index` counts among the buffers of the same place; `offset` is in bytes from the start of the arena;
-    `first` and `last` are the groups between which the arena's bytes are taken.
+    `first` and `last` are the nests between which the arena's bytes are taken.
     """
 
     name: str
@@ -40,12 +44,12 @@ class Buffer:
     @property
     def bytes(self) -> int:
         """Size in bytes."""
-        return int(np.prod(self.type.shape, dtype=object)) * self.type.dtype.itemsize
+        return math.prod(self.type.shape) * self.type.dtype.itemsize
 
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.type.shape, dtype=object))
+        return math.prod(self.type.shape)
 
 
 @dataclass(eq=False)
@@ -64,7 +68,7 @@ class Plan:
 
 
 def plan(fusion: Fusion) -> Plan:
-    """Give every stored value a place; values of the arena share bytes when they do not live together."""
+    """Give every stored value a place."""
     graph = fusion.graph
     names = Names()
     list(print_graph(graph, names))
@@ -75,19 +79,35 @@ def plan(fusion: Fusion) -> Plan:
     for k, node in enumerate(constants):
         buffers[node] = Buffer(names[node], node.type, "constant", k)
     leaving = (*graph.outputs, *(node for node in graph.writes.values() if node is not None))
-    results = [node for node in dict.fromkeys(leaving) if node in fusion.decisions]
+    results = [
+        node for node in dict.fromkeys(leaving) if node in fusion.decisions and node not in fusion.in_place
+    ]
     for k, node in enumerate(results):
         buffers[node] = Buffer(names[node], node.type, "result", k)
-    temporary: list[Buffer] = []
-    for k, group in enumerate(fusion.groups):
+    buffers.update({node: buffers[old] for node, old in fusion.in_place.items()})
+    count = 0
+    for group in fusion.groups:
         if group.check is None and group.root not in buffers:
-            buffers[group.root] = Buffer(names[group.root], group.root.type, "arena", len(temporary), 0, k, k)
-            temporary.append(buffers[group.root])
-        for node in group.reads:
-            if node in buffers:
-                buffers[node].last = k
+            buffers[group.root] = Buffer(names[group.root], group.root.type, "arena", count)
+            count += 1
     status = Buffer("status", Type((len(graph.checks),), np.dtype("bool")), "status")
-    return verify(Plan(fusion, buffers, constants, results, _allocate(temporary), status))
+    return Plan(fusion, buffers, constants, results, 0, status)
+
+
+def arrange(plan: Plan, touched: Sequence[Iterable[Buffer]]) -> Plan:
+    """Give the arena's buffers their bytes, by the nests (in order) that touch them; buffers that are needed at
+    different times share.
+    """
+    used: dict[Buffer, list[int]] = {}
+    for k, buffers in enumerate(touched):
+        for buffer in buffers:
+            used.setdefault(buffer, []).append(k)
+    temporary = [one for one in plan.buffers.values() if one.place == "arena"]
+    for buffer in temporary:
+        places = used.get(buffer, [0])
+        buffer.first, buffer.last = places[0], places[-1]
+    plan.arena = _allocate(temporary)
+    return verify(plan)
 
 
 def _constants(fusion: Fusion) -> list[Node]:
@@ -136,7 +156,7 @@ def _print(plan: Plan) -> Iterator[str]:
     for buffer in plan.buffers.values():
         where = f"{buffer.place} {buffer.index}"
         if buffer.place == "arena":
-            where = f"arena {buffer.offset}, groups {buffer.first}-{buffer.last}"
+            where = f"arena {buffer.offset}, nests {buffer.first}-{buffer.last}"
         yield f"  {buffer.name}: {buffer.type}  {buffer.bytes} bytes  {where}"
 
 

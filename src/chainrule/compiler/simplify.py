@@ -22,7 +22,8 @@ _SMALL = 16
 
 def simplify(graph: Graph) -> Graph:
     """The graph without superfluous work; reads that nothing depends on are gone."""
-    simpler = rewrite(graph, _Simplifier().rule)
+    simplifier = _Simplifier()
+    simpler = rewrite(graph, lambda node, _: simplifier.rule(node))
     used = set(simpler.nodes()) - set(simpler.sources) | {n for node in simpler.nodes() for n in node.inputs}
     used |= set(simpler.roots)
     simpler.reads = {slot: node for slot, node in simpler.reads.items() if node in used}
@@ -64,6 +65,7 @@ class _Simplifier:
     def __init__(self) -> None:
         self.seen: dict[Any, Node] = {}
         self.several: dict[Node, tuple[Node, ...]] = {}
+        self.gates: dict[Node, Node] = {}
 
     def rule(self, node: Node) -> Node:
         """The simplest node that is exactly equal to this one."""
@@ -73,7 +75,7 @@ class _Simplifier:
             return self.once(source_like(node, CONSTANT, node.value))
         if node.operation.exact.results is not None:  # type: ignore[attr-defined]
             return self.written_out(node)
-        for step in (self.without_effect, self.merged, self.plain, self.folded):
+        for step in (self.without_effect, self.merged, self.gated, self.plain, self.folded):
             simpler = step(node)
             if simpler is not node:
                 return self.rule(simpler) if simpler.inputs and simpler._value is None else self.once(simpler)
@@ -116,6 +118,20 @@ class _Simplifier:
             return node
         attributes = merge(inner.attributes, node.attributes, inner.inputs[0].type)
         return node if attributes is None else remake(node, inner.inputs, attributes=attributes)
+
+    def gated(self, node: Node) -> Node:
+        """Asked of a gate's result instead of its operand whether it is above 0: then the operand is not kept."""
+        exact = node.operation.exact  # type: ignore[attr-defined]
+        if exact.gate:
+            self.gates.setdefault(node.inputs[0], node)
+        if exact.above is None:
+            return node
+        asked = node.inputs[exact.above]
+        if asked not in self.gates or not _is(uniform(node.inputs[1 - exact.above]), 0.0):
+            return node
+        inputs = list(node.inputs)
+        inputs[exact.above] = self.gates[asked]
+        return remake(node, tuple(inputs))
 
     def plain(self, node: Node) -> Node:
         """The cheaper operation that does the same beside a finite constant other than 0."""

@@ -18,8 +18,9 @@ from numpy.typing import DTypeLike
 from ..dtypes import as_dtype
 from ..elsewhere import checked_constructor, explain_misfit, module_advice
 from ..errors import ArgumentError, DtypeError, ShapeError
-from ..graph import Cell, bump_structure, constant, scope
+from ..graph import Cell, constant, scope
 from ..ops import NUMPY
+from ..structure import BORN, bump_structure
 from ..tensor import Tensor
 from ..tensor.arrival import clear_grad
 from ..tensor.core import _differentiable, of_cell
@@ -89,6 +90,7 @@ class Module:
         self = super().__new__(cls)
         fresh: dict[str, Any] = {"_kinds": {}, "_parent": None, "_hooks": None, "training": True}
         self.__dict__.update(fresh)
+        bump_structure(self, BORN)
         return self
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
@@ -207,23 +209,23 @@ class Module:
         self._register(name, kind, value)
 
     def _register(self, name: str, kind: str | None, value: Any) -> None:
-        old = self.__dict__.get(name)
+        old = self.__dict__.get(name, ...)
         if isinstance(old, Module) and old is not value and old._parent is not None:
-            old._parent = None
+            old.__dict__["_parent"] = None
         self.__dict__[name] = value
         if kind is None:
             self._kinds.pop(name, None)
         else:
             self._kinds[name] = kind
             self._adopt(name, value)
-        bump_structure()
+        bump_structure(self, f"{self.path or type(self).__name__}.{name}", old, value)
 
     def _adopt(self, name: str, value: Any) -> None:
         """Give cells the names by which the outermost module knows them."""
         if isinstance(value, Module):
             if value is self or value in self._ancestors():
                 raise ArgumentError(f"a module cannot hold itself; got {type(self).__name__} as {name!r}")
-            value._parent = (weakref.ref(self), name)
+            value.__dict__["_parent"] = (weakref.ref(self), name)
             for path, tensor in [*value.named_parameters(), *value.named_buffers()]:
                 _name_cell(tensor, f"{value.path}.{path}")
         elif value is not None:
@@ -231,10 +233,10 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         if isinstance(old := self.__dict__.get(name), Module):
-            old._parent = None
+            old.__dict__["_parent"] = None
         self._kinds.pop(name, None)
         super().__delattr__(name)
-        bump_structure()
+        bump_structure(self, f"{self.path or type(self).__name__}.{name}", old, ...)
 
     def __getattr__(self, name: str) -> Any:
         # Reached only when there is no such attribute. The error says what there is.
@@ -407,7 +409,7 @@ class Module:
             if cell is not None and cell.array.dtype.kind == "f" and cell.array.dtype != target:
                 cell.write(cell.array.astype(target))
                 cell.grad = None
-        bump_structure()
+        bump_structure(name=f"a module was cast to {target.name}")
         return self
 
     def float(self: Self) -> Self:
@@ -500,7 +502,7 @@ class Module:
             if name != "_parent":
                 twin.__dict__[name] = copy.deepcopy(value, memo)
         for name, module in twin._own("module"):
-            module._parent = (weakref.ref(twin), name)
+            module.__dict__["_parent"] = (weakref.ref(twin), name)
         return twin
 
 

@@ -8,7 +8,7 @@ from ..dtypes import int64, uint32
 from ..errors import ArgumentError
 from ..operations import Type
 from .kinds import discrete, elementwise
-from .lowering import Gather, Position, Scalar
+from .lowering import Exact, Gather, Position, Scalar
 from .shapes import check_axis
 
 _NO_SLOPE = (None, None)
@@ -28,7 +28,13 @@ def not_equal(xp: Any, x: Any, y: Any) -> Any:
     return xp.not_equal(x, y)
 
 
-@elementwise(derivatives=_NO_SLOPE, result="bool", lower=Scalar(lambda b, x, y: b.less(x, y)), accepts="any")
+@elementwise(
+    derivatives=_NO_SLOPE,
+    result="bool",
+    lower=Scalar(lambda b, x, y: b.less(x, y)),
+    accepts="any",
+    exact=Exact(above=1),
+)
 def less(xp: Any, x: Any, y: Any) -> Any:
     """x < y.  Why: true or false has no slope."""
     return xp.less(x, y)
@@ -42,7 +48,13 @@ def less_equal(xp: Any, x: Any, y: Any) -> Any:
     return xp.less_equal(x, y)
 
 
-@elementwise(derivatives=_NO_SLOPE, result="bool", lower=Scalar(lambda b, x, y: b.less(y, x)), accepts="any")
+@elementwise(
+    derivatives=_NO_SLOPE,
+    result="bool",
+    lower=Scalar(lambda b, x, y: b.less(y, x)),
+    accepts="any",
+    exact=Exact(above=0),
+)
 def greater(xp: Any, x: Any, y: Any) -> Any:
     """x > y.  Why: true or false has no slope."""
     return xp.greater(x, y)
@@ -79,7 +91,7 @@ def isinf(xp: Any, x: Any) -> Any:
     derivatives=(None,),
     result="bool",
     accepts="number",
-    lower=Scalar(lambda b, x: b.less(b.absolute(x), b.highest()), only="f"),
+    lower=Scalar(lambda b, x: b.less(b.absolute(x), b.highest()), only="f", finite=True),
 )
 def isfinite(xp: Any, x: Any) -> Any:
     """Is x neither infinite nor NaN?  Why: true or false has no slope."""

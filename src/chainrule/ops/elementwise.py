@@ -193,6 +193,7 @@ def sqrt(xp: Any, x: Any) -> Any:
     derivatives=(lambda out, x: cast(x > 0, dtype=x.dtype),),
     lower=Scalar(lambda b, x: b.select(b.less_equal(x, b.constant(0)), b.constant(0), x)),
     accepts="number",
+    exact=Exact(gate=True),
 )
 def relu(xp: Any, x: Any) -> Any:
     """x above 0, otherwise 0; NaN stays.  Why: the gate is open where x > 0 and closed elsewhere, at 0 too."""

@@ -20,11 +20,13 @@ class Lowering:
 class Scalar(Lowering):
     """One result element from one element of each operand: `emit(builder, *elements, **attributes)`.
 
-    `only` names the kinds of dtypes (NumPy's letters) that it can do; "" stands for all.
+    `only` names the kinds of dtypes (NumPy's letters) that it can do; "" stands for all. `finite`: it asks whether
+    its operand is finite, which who computes the operand can answer on the way.
     """
 
     emit: Callable[..., Any]
     only: str = ""
+    finite: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ HOST = _Host()
 class Exact:
     """What may be put in an operation's place without changing one bit of the result.
 
+    `gate`: the result is above 0 exactly where the operand is. `above`: which operand is asked whether it is above the
+    other one; of a gate's operand and 0 the gate's result may be asked instead, which is in memory anyway.
     `neutral`: for each operand the value that leaves the other one as it is (None: there is none).
     `plain`: the name of the operation that does the same where one operand is a finite constant other than 0.
     `merge(inner, outer, operand_type)`: attributes with which one operation does the work of two of its kind
@@ -118,6 +122,8 @@ class Exact:
     """
 
     neutral: tuple[float | None, ...] = ()
+    gate: bool = False
+    above: int | None = None
     plain: str | None = None
     merge: Callable[..., Any] | None = None
     nothing: Callable[..., bool] | None = None

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from ..graph import Cell, bump_structure, constant, state
+from ..graph import Cell, constant, state
+from ..structure import bump_structure
 from ..tensor import Tensor
 from ..tensor.core import of_cell
 from ..tensor.elementwise import astype
@@ -89,7 +90,7 @@ class ParameterGroup(MutableMapping[str, Any]):
     def _set_flag(self, name: str, value: bool) -> None:
         if self._flags[name] is not value:
             self._flags[name] = value
-            bump_structure()
+            bump_structure(self, name, not value, value)
 
     def _set_number(self, name: str, value: Any) -> None:
         cells = self._cells[name]
@@ -100,7 +101,7 @@ class ParameterGroup(MutableMapping[str, Any]):
         else:
             _write(cells, value)
         if before != self.active(name):
-            bump_structure()
+            bump_structure(self, f"{name} in use", before, not before)
 
     def __delitem__(self, name: str) -> None:
         raise ArgumentError(f"the entries of a parameter group stay; got del of {name!r}. Set it to 0")

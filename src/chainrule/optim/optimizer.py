@@ -15,9 +15,10 @@ import numpy as np
 
 from ..elsewhere import checked_constructor
 from ..errors import ArgumentError, DtypeError, ShapeError
-from ..graph import Cell, bump_structure, state
+from ..graph import Cell, state
 from ..operations import Array
 from ..ops import NUMPY, quiet
+from ..structure import BORN, bump_structure
 from ..tensor import Tensor, as_tensor
 from ..tensor import elementwise as tensor_functions
 from ..tensor.arrival import clear_grad
@@ -69,8 +70,11 @@ class Optimizer:
             self.add_param_group(group)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if not self.__dict__:
+            bump_structure(self, BORN)
+        before = self.__dict__.get(name, ...)
         super().__setattr__(name, value)
-        bump_structure()
+        bump_structure(self, f"{type(self).__name__}.{name}", before, value)
 
     # ------------------------------------------------------------------------- what a subclass states
 
@@ -208,8 +212,9 @@ class Optimizer:
             **{name: value for name, value in param_group.items() if name != "params"},
         }
         self.check(options)
+        count = len(self.param_groups)
         self.param_groups.append(ParameterGroup(given, options, self.check))
-        bump_structure()
+        bump_structure(self, f"groups of parameters of {type(self).__name__}", count, count + 1)
 
     # ------------------------------------------------------------------------- state
 
@@ -251,7 +256,7 @@ class Optimizer:
             del self.state[parameter]
         for parameter, arrays in loaded.items():
             self._continue_from(parameter, arrays)
-        bump_structure()
+        bump_structure(name=f"the state of {type(self).__name__} was loaded")
 
     def _parts_of(self, state_dict: Mapping[str, Any]) -> tuple[Sequence[Any], dict[Any, Mapping[str, Any]]]:
         """Groups of the same sizes as here, and what belongs to each parameter's number."""

@@ -18,8 +18,9 @@ from numpy.typing import DTypeLike, NDArray
 from .. import ops
 from ..dtypes import Dtype, as_dtype
 from ..errors import ArgumentError, DtypeError, GradientError, ShapeError, TraceError
-from ..graph import Cell, Node, bump_structure, state
+from ..graph import Cell, Node, state
 from ..operations import CONSTANT, Attributes, Operation
+from ..structure import bump_structure
 from . import dispatch, display
 from .operators import Operators
 
@@ -123,8 +124,8 @@ class Tensor(Operators):
     def requires_grad(self, value: bool) -> None:
         if self._cell is not None:
             _differentiable(self._cell.array)
-            self._cell.requires_grad = bool(value)
-            bump_structure()
+            before, self._cell.requires_grad = self._cell.requires_grad, bool(value)
+            bump_structure(self._cell, f"{self._cell.name or 'a tensor'}.requires_grad", before, bool(value))
         elif value and not self.requires_grad:
             self._cell = Cell(_differentiable(self.numpy()), requires_grad=True)
             self._node = None

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, DtypeError, GradientError, ShapeError
-from ..graph import Node, bump_structure
+from ..graph import Node
 from ..operations import CONSTANT
+from ..structure import bump_structure
 from .arrival import handle_on
 from .core import Tensor, wrap
 
@@ -26,17 +27,20 @@ class RemovableHandle:
     def __init__(self, hooks: dict[int, Any], hook: Any, prepend: bool = False) -> None:
         self._hooks = hooks
         self._key = _next_key()
+        written = getattr(hook, "function", hook)
+        self._name = f"hook {getattr(written, '__name__', type(written).__name__)}"
         later = dict(hooks) if prepend else {}
         if prepend:
             hooks.clear()
         hooks[self._key] = hook
         hooks.update(later)
-        bump_structure()  # a step that was traced without it must be traced again
+        # A step that was traced without it must be traced again.
+        bump_structure(self, self._name, False, True)
 
     def remove(self) -> None:
         """Take the hook away; nothing happens if it is gone already."""
         if self._hooks.pop(self._key, None) is not None:
-            bump_structure()
+            bump_structure(self, self._name, True, False)
 
     def __enter__(self) -> RemovableHandle:
         return self

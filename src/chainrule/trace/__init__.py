@@ -1,6 +1,11 @@
 """Python function → Graph, with everything that has been taken for granted on the way."""
 
-from .function import Arguments, Result, Traced, arguments_of, labels, trace
+from .function import Arguments, Result, Traced, arguments_of, labels, trace, tracing_lock
+from .guards import identities
+from .purity import find_impurity
 from .recording import Tracing, describe_range
 
-__all__ = ["Arguments", "Result", "Traced", "Tracing", "arguments_of", "describe_range", "labels", "trace"]
+__all__ = [
+    "Arguments", "Result", "Traced", "Tracing", "arguments_of", "describe_range", "find_impurity", "identities",
+    "labels", "trace", "tracing_lock",
+]  # fmt: skip

@@ -6,6 +6,7 @@ Knows tensors, cells and pytrees; knows nothing of loops or machine code.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,11 @@ import numpy as np
 from ..config import config
 from ..dtypes import as_dtype
 from ..errors import GradientError, TraceError
-from ..graph import Cell, Graph, Node, state, structure_version
+from ..graph import Cell, Graph, Node, state
+from ..locks import TRACING, lock
 from ..operations import INPUT, Type
 from ..pytree import LEAF, flatten, unflatten
+from ..structure import structure_version
 from ..tensor import Tensor, wrap
 from .guards import Watched, captured_tensors, snapshot, watch
 from .recording import Tracing
@@ -92,6 +95,7 @@ class Traced:
     `inputs`: for each input of the graph the number of an argument leaf, or a captured tensor.
     `results`: for each leaf of the result the number of an output, or the object itself.
     `rebound`: tensors (or argument leaves) that stand for another output afterwards.
+    `labels`: what the leaves of the arguments are called.
     """
 
     graph: Graph
@@ -104,6 +108,7 @@ class Traced:
     grad_was_none: dict[Cell, bool]
     version: int
     arguments: Arguments = field(repr=False)
+    labels: list[str] = field(default_factory=list)
 
     def changes(self) -> list[str]:
         """What has changed since, outside the arguments; empty if the trace still holds."""
@@ -138,8 +143,17 @@ class Result:
     index: int
 
 
+#: Held while a function is traced: plain tensors that it captures stand for inputs until it is over.
+tracing_lock = lock(threading.RLock(), TRACING)
+
+
 def trace(function: Callable[..., Any], arguments: Arguments, name: str) -> Traced:
     """Run the function once on nodes. Raises TraceError where it asks for numbers."""
+    with tracing_lock:
+        return _trace(function, arguments, name)
+
+
+def _trace(function: Callable[..., Any], arguments: Arguments, name: str) -> Traced:
     watched = watch(function, arguments.leaves)
     before = [(one, snapshot(one.look())) for one in watched]
     captured = captured_tensors(watched)

@@ -95,6 +95,24 @@ def _container(value: Any) -> Any:
     return Same(value), len(value)
 
 
+def identities(watched: list[tuple[Watched, Any]]) -> list[tuple[Callable[[], Any], Any]] | None:
+    """(how to look, the object that must be there), if that is all that has to be compared; otherwise None."""
+    found = []
+    for one, before in watched:
+        value = one.look()
+        if isinstance(before, Same):
+            found.append((one.look, before.held))
+        elif isinstance(value, Tensor) and isinstance(before, tuple) and isinstance(before[0], Same):
+            if value.cell is None:
+                return None
+            found.append((one.look, value))
+        elif isinstance(value, int | float | str | type(None)) and snapshot(value) == before:
+            found.append((one.look, value))
+        else:
+            return None
+    return found
+
+
 def captured_tensors(watched: list[Watched]) -> list[Tensor]:
     """Tensors behind the variables whose numbers can be inputs: without a cell, without a gradient."""
     found: dict[int, Tensor] = {}
@@ -117,6 +135,8 @@ def watch(function: Any, arguments: Iterable[Any] = ()) -> list[Watched]:
     """The variables and attributes that the function depends on, those of objects among its arguments too."""
     search = _Search()
     search.enter(function)
+    for one in getattr(function, "__depends__", ()):  # what a function of this package calls of the user's
+        search.enter(one)
     for one in arguments:
         if _has_attributes(one):
             search.objects.setdefault(id(one), (type(one).__name__, one))

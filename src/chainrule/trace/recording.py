@@ -169,7 +169,7 @@ class Tracing(Trace):
             if cell not in self.local and condition.value is None:
                 condition.origin = origin
                 message = f"the gradient of {cell.name or 'a tensor'} must be finite; got {{low}} to {{high}}"
-                self.checks.append(Check(condition, message, origin, NonFiniteError, node))
+                self.checks.append(Check(condition, message, origin, NonFiniteError, node, cell))
 
 
 def describe_range(message: str, values: Any) -> str:

@@ -80,6 +80,11 @@ class Callbacks:
         for one in self._all:
             getattr(one, event)(*arguments)
 
+    @property
+    def want_batches(self) -> bool:
+        """Whether anybody wants to be told of every update."""
+        return any(getattr(type(one), "on_batch_end", None) is not Callback.on_batch_end for one in self._all)
+
     def state_dict(self) -> list[Any]:
         """Class and state of each that has a state, in order."""
         states = [(type(one).__qualname__, dict(one.state_dict())) for one in self._all]

@@ -22,18 +22,19 @@ from .config import (
     name_of,
     shapes,
 )
+from .engine import StepEngine, make_forward_engine, make_step_engine
 from .keeper import FolderKeeper, NoKeeper
 from .loop import Loop, Plan
 from .metrics import make_metrics
 from .options import Options, check_schedulers, find_optimizers, find_schedulers
-from .problem import Problem, make_problem
+from .problem import Problem, call_model, make_problem
 from .progress import Progress, make_progress
 from .results import Run
 from .run import RunFolder
 from .signals import TERMINATED, Signals
 from .snapshot import Parts, cells, settle
 from .sources import NO_LOSS, Sources, Weighing, make_sources
-from .step import Step, forget_gradients, make_own_step, make_step
+from .step import forget_gradients, make_own_step, make_step
 from .watch import Watch, find_monitor
 
 _TAKEN = ("epoch", "loss", "seconds", "learning_rate")
@@ -48,7 +49,7 @@ class Setting:
     parts: Parts
     sources: Sources
     problem: Problem
-    step: Step
+    engine: StepEngine
 
     @functools.cached_property
     def fingerprints(self) -> tuple[str, str]:
@@ -105,11 +106,21 @@ def prepare(model: nn.Module, data: Any, options: Options) -> Setting:
         copy.deepcopy(problem.metrics),
         run.history,
     )
+    engine = _engine(model, problem, options, optimizers)
+    parts.engines = {"step": engine, "forward": make_forward_engine(model, options.compile, call_model)}
+    run._engine = engine
+    return Setting(options, run, parts, sources, problem, engine)
+
+
+def _engine(model: nn.Module, problem: Problem, options: Options, optimizers: list[Any]) -> StepEngine:
+    """What runs the step: the user's own one, or that of the model, the loss and the optimizer."""
     if options.step is not None:
-        step = make_own_step(options.step)
+        step, watched = make_own_step(options.step), (model, options.step)
     else:
-        step = make_step(model, problem, optimizers[0], options.clip_norm, options.clip_value)
-    return Setting(options, run, parts, sources, problem, step)
+        measured = bool(problem.metrics)
+        step = make_step(model, problem, optimizers[0], options.clip_norm, options.clip_value, measured)
+        watched = (model, problem.function.function)
+    return make_step_engine(step, model, options.compile, watched, options.step is not None)
 
 
 def _problem(options: Options) -> Problem:
@@ -139,7 +150,10 @@ def _train(setting: Setting, signals: Signals, progress: Progress, keeper: Folde
         progress.resume(parts.place.epoch - 1)
     elif keeper is not None:
         keeper.begin(_entries(setting))
-    plan = Plan(setting.step, setting.problem, setting.sources, options.epochs, options.accumulate, progress)
+    plan = Plan(
+        setting.engine, setting.problem, setting.sources, options.epochs, options.accumulate, progress,
+        options.audit_every,
+    )  # fmt: skip
     loop = Loop(run, plan, parts, signals, keeper or NoKeeper())
     loop.train()
     try:
@@ -212,6 +226,7 @@ def _identity(setting: Setting) -> dict[str, Any]:
         "scheduler": [type(one).__name__ for one in parts.schedulers],
         "clip_norm": options.clip_norm,
         "clip_value": options.clip_value,
+        "compile": setting.engine.policy,
     }
 
 
@@ -243,7 +258,7 @@ def _config(setting: Setting) -> dict[str, Any]:
     options = setting.options
     plain = (
         "epochs", "batch_size", "seed", "clip_norm", "clip_value", "accumulate", "patience", "checkpoint_seconds",
-        "checkpoint_steps", "keep_checkpoints",
+        "checkpoint_steps", "keep_checkpoints", "compile", "audit_every",
     )  # fmt: skip
     validation = options.validation
     return {

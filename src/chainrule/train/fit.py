@@ -57,6 +57,8 @@ def fit(
     checkpoint_steps: int | None = None,
     keep_checkpoints: int = 2,
     resume: bool = False,
+    compile: bool | str = "auto",
+    audit_every: int | None = None,
 ) -> Run:
     """Train `model` on `data` = (X, y), and return a Run with the history.
 
@@ -90,6 +92,13 @@ def fit(
         A checkpoint is written every `checkpoint_seconds` or `checkpoint_steps` updates (None: not by that), between
         two updates, and at the end; the newest `keep_checkpoints` stay. `resume=True` goes on from the newest one
         that is whole, bit for bit as if nothing had happened, or starts anew in an empty folder.
+    compile: "auto" runs the first steps as Python and all further ones as machine code (about 0.4 s of Python: after
+        how many steps follows from the sizes of model and batch, so a training repeats bit for bit). A step that is no
+        graph, as with hooks or NumPy's random numbers in `forward`, stays Python, and so does one of your own;
+        `run.why_python` says why. True: machine code from the first step on, or an error; also for a step of your own.
+        False, or CHAINRULE_COMPILE=0: Python, breakpoints included. `run.compiled` is what `cr.compile` gives.
+    audit_every: with compile=True, every so many updates one is audited: each value that the machine code has stored
+        is compared with NumPy's, and a difference ends the run with an error that names the operation and your line.
 
     Ctrl-C ends the run after the batch at hand, with everything so far and a checkpoint; twice ends it at once. With a
     folder SIGTERM does the same and then ends the program with exit code 143. A loss or gradient that is not finite
@@ -116,7 +125,7 @@ def fit(
         step=step, clip_norm=clip_norm, clip_value=clip_value, accumulate=accumulate, patience=patience,
         monitor=monitor, restore_best=restore_best, callbacks=as_tuple(callbacks), callback=callback, progress=progress,
         folder=folder, checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps,
-        keep_checkpoints=keep_checkpoints, resume=resume,
+        keep_checkpoints=keep_checkpoints, resume=resume, compile=compile, audit_every=audit_every,
     )  # fmt: skip
     options.check(model, data)
     with single_threaded():

@@ -28,6 +28,10 @@ class NoKeeper:
     def save_if_due(self) -> None:
         """Nothing."""
 
+    def updates_left(self) -> int | None:
+        """Any number."""
+        return None
+
     def note_epoch(self, record: Record) -> None:
         """Nothing."""
 
@@ -146,6 +150,10 @@ class FolderKeeper:
         by_steps = self._steps is not None and self._parts.place.step - self._last_step >= self._steps
         if by_time or by_steps:
             self.save()
+
+    def updates_left(self) -> int | None:
+        """How many updates may be made until a checkpoint is due by their number; None: any."""
+        return None if self._steps is None else max(1, self._last_step + self._steps - self._parts.place.step)
 
     def save(self) -> None:
         """Write a checkpoint; one warning if the disk refuses."""

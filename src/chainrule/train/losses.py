@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from .. import functional, nn
 from ..elsewhere import unfit_call
 from ..errors import ArgumentError
-from ..graph import constant
-from ..tensor import Tensor, wrap
+from ..tensor import Tensor, as_tensor
+from ..tensor.elementwise import astype, where
+from ..tensor.manipulation import broadcast_to, take
 
 Function = Callable[..., Any]
 
@@ -74,31 +75,48 @@ class Loss:
                 f"with reduction='none' a loss must return a number for each of {rows} rows; got {shown} from "
                 f"{self.name}"
             )
-        shares = np.asarray(weights, np.float64).reshape(-1, *[1] * (losses.ndim - 1))
-        shares = np.broadcast_to(shares, losses.shape)
-        total = 1.0 if self.summed else float((shares * self._counts(targets, losses.shape)).sum())
-        shares = shares / total if total > 0 else np.zeros(losses.shape)
-        return (losses * wrap(constant(shares.astype(losses.dtype)))).sum()
+        given = as_tensor(weights, dtype=np.dtype("float64")).reshape((-1, *[1] * (losses.ndim - 1)))
+        shares = broadcast_to(given, losses.shape)
+        if not self.summed:
+            total = (shares * self._counts(targets, losses.shape)).sum()
+            some = total > 0.0
+            shares = where(some, shares, 0.0) / where(some, total, 1.0)
+        return (losses * astype(shares, losses.dtype)).sum()
 
     def count(self, targets: Any, rows: int, weights: Any = None) -> float:
-        """How much a batch counts in a mean over several batches: what the sum of its losses is divided by."""
+        """How much a batch counts in a mean over several batches: what the sum of its losses is divided by.
+
+        targets: an array, or anything else where they do not matter. weights: an array, or None.
+        """
         shares = np.ones(rows) if weights is None else np.asarray(weights, np.float64)
-        if not isinstance(targets, Tensor):
+        if not isinstance(targets, np.ndarray) or not self._leaves_out(targets):
             return float(shares.sum())
-        counts = np.asarray(self._counts(targets, targets.shape), np.float64)
-        if not counts.ndim:
-            return float(shares.sum())
+        known = targets != self.ignored
+        counts = np.asarray(known, np.float64)
+        if self.class_weight is not None:
+            counts = np.where(known, self.class_weight[np.where(known, targets, 0)], 0.0)
         return float(shares @ counts.reshape(rows, -1).sum(axis=1))
+
+    def counts_rows(self, targets: Any) -> bool:
+        """Whether `count` is the number of rows for every batch of these targets without weights."""
+        if not isinstance(targets, np.ndarray) or not self._leaves_out(targets):
+            return True
+        return self.class_weight is None and targets.ndim == 1 and not (targets == self.ignored).any()
+
+    def _leaves_out(self, targets: Any) -> bool:
+        """Whether places may count less than others."""
+        return self.ignored is not None and targets.dtype.kind != "f"
 
     def _counts(self, targets: Any, shape: tuple[int, ...]) -> Any:
         """How much each place counts in the mean, before the weights of rows."""
-        if self.ignored is None or not isinstance(targets, Tensor) or targets.dtype.kind == "f":
+        if not isinstance(targets, Tensor) or not self._leaves_out(targets):
             return 1.0
-        labels = targets.detach().numpy().reshape(shape)
+        labels = targets.reshape(shape)
         known = labels != self.ignored
         if self.class_weight is None:
-            return known
-        return np.where(known, self.class_weight[np.where(known, labels, 0)], 0.0)
+            return astype(known, np.float64)
+        rule = as_tensor(self.class_weight)
+        return where(known, take(rule, where(known, labels, 0).reshape(-1), axis=0).reshape(shape), 0.0)
 
 
 def _divergence(input: Any, target: Any, reduction: str = "batchmean") -> Tensor:

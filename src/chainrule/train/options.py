@@ -52,6 +52,8 @@ class Options:
     checkpoint_steps: int | None
     keep_checkpoints: int
     resume: bool
+    compile: bool | str
+    audit_every: int | None
 
     def __post_init__(self) -> None:
         """Numbers of NumPy become Python's: they may come out of a search over settings, and JSON has only those."""
@@ -70,7 +72,7 @@ class Options:
         _check_data(data)
         for name in ("epochs", "batch_size", "accumulate", "keep_checkpoints"):
             _check_whole(name, getattr(self, name))
-        for name in ("patience", "checkpoint_steps"):
+        for name in ("patience", "checkpoint_steps", "audit_every"):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name))
         for name in ("clip_norm", "clip_value", "checkpoint_seconds"):
@@ -79,6 +81,12 @@ class Options:
         if not isinstance(self.resume, bool):
             raise ArgumentError(
                 f"resume must be True or False; got {self.resume!r}. Name the folder with folder="
+            )
+        if not isinstance(self.compile, bool) and self.compile != "auto":
+            raise ArgumentError(f"compile must be True, False or 'auto'; got {self.compile!r}")
+        if self.audit_every is not None and self.compile is not True:
+            raise ArgumentError(
+                f"audit_every looks into steps that are compiled; got compile={self.compile!r}. Write compile=True"
             )
         if self.restore_best is not None and not isinstance(self.restore_best, bool):
             raise ArgumentError(f"restore_best must be True, False or None; got {self.restore_best!r}")

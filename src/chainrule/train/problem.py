@@ -7,7 +7,7 @@ Knows nothing of epochs and optimizers.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -283,10 +283,11 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
         ) from error
 
 
-def run_model(model: nn.Module, x: Any) -> Any:
+def run_model(model: nn.Module, x: Any, call: Callable[[Any, Any], Any] = call_model) -> Any:
     """Outputs for all rows, in evaluation mode and without gradients; the mode is put back afterwards.
 
-    x: an array, or a tuple or dict of them. The outputs are an array, or a tuple or dict of them.
+    x: an array, or a tuple or dict of them. call: what calls the model. The outputs are an array, or a tuple or dict
+    of them.
     """
     modes = [(module, module.training) for module in model.modules()]
     rows = rows_of(x)
@@ -294,7 +295,7 @@ def run_model(model: nn.Module, x: Any) -> Any:
     try:
         with no_grad():
             parts = [
-                output_arrays(call_model(model, tensors_of(_slice(x, start))))
+                output_arrays(call(model, tensors_of(_slice(x, start))))
                 for start in range(0, rows, EVALUATION_ROWS)
             ]
     finally:

@@ -57,6 +57,7 @@ class Run:
         self.folder: str | None = None
         self.resumed_at: tuple[int, int] | None = None
         self.stop_asked = False
+        self._engine: Any = None
         self._problem = problem
         self._flat = flat
 
@@ -64,6 +65,19 @@ class Run:
     def stopped(self) -> str:
         """How training ended, in the words of `state`."""
         return self.state
+
+    @property
+    def compiled(self) -> Any:
+        """The machine code that the training runs most of its steps with: an object as `cr.compile` makes it.
+
+        None where steps run as Python; `why_python` says why.
+        """
+        return None if self._engine is None else self._engine.compiled
+
+    @property
+    def why_python(self) -> str | None:
+        """Why the steps run as Python for good; None if they are compiled, or will be after some calls."""
+        return None if self._engine is None else self._engine.why_python
 
     def stop(self) -> None:
         """Ask the training to end: after the batch at hand, with the record of the epoch as far as it came."""

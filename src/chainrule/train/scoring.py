@@ -32,6 +32,8 @@ class Metric(abc.ABC):
     """
 
     higher_is_better: bool | None = True
+    #: Whether rows without weights may come in other portions and give the same bits: whole numbers are added up.
+    counts: bool = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -174,6 +176,7 @@ class LabelMean(Metric):
         super().__init__(name)
         self._reader = reader
         self._values = values
+        self.counts = values is not surprise
 
     def update(self, outputs: Array, targets: Array, weights: Array | None = None) -> None:
         """Add rows."""
@@ -298,6 +301,8 @@ class Counts(NamedTuple):
 class Counted(Metric):
     """A figure of the counts of hits and misses of each class."""
 
+    counts = True
+
     def __init__(self, name: str, reader: Reader, figure: Callable[[Counts], float]) -> None:
         super().__init__(name)
         self._reader = reader
@@ -370,6 +375,8 @@ def balanced_accuracy(counts: Counts) -> float:
 
 class Ranked(Metric):
     """A figure of the order of the scores, of class 1, or the mean over the classes, each against the rest."""
+
+    counts = True
 
     def __init__(
         self, name: str, reader: Reader, figure: Callable[[Floats, NDArray[np.bool_], Floats], float]

@@ -57,6 +57,7 @@ class Parts:
     watch: Watch
     metrics: dict[str, Metric]
     history: list[Record]
+    engines: dict[str, Any] = field(default_factory=dict)
     place: Place = field(default_factory=Place)
 
 
@@ -79,6 +80,7 @@ def gather(parts: Parts, stopped: str) -> dict[str, Any]:
         "history": [dict(one) for one in parts.history],
         "watch": parts.watch.state_dict(),
         "callbacks": parts.callbacks.state_dict(),
+        "engines": {name: one.state_dict() for name, one in parts.engines.items()},
         "stopped": stopped,
     }
 
@@ -111,6 +113,8 @@ def restore(parts: Parts, state: Mapping[str, Any]) -> None:
         setattr(parts.place, name, value)
     _restore_random(model, state["random"])
     settle(cells(model))
+    for name, engine in parts.engines.items():
+        engine.load_state_dict(state["engines"][name])
 
 
 # ------------------------------------------------------------------------------------------- random numbers

@@ -5,7 +5,7 @@ Knows models by the dtype and the outputs that they have; knows nothing of optim
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from .problem import (
     EVALUATION_ROWS,
     Array,
     Problem,
+    call_model,
     first_rows,
     inputs_for,
     measure,
@@ -134,13 +135,20 @@ def evaluation_source(inputs: Any, targets: Any, weights: Array | None = None) -
 
 
 def evaluate_source(
-    model: nn.Module, problem: Problem, source: Source, weighted: bool = False
+    model: nn.Module,
+    problem: Problem,
+    source: Source,
+    weighted: bool = False,
+    call: Callable[[Any, Any], Any] = call_model,
 ) -> dict[str, float]:
-    """Loss and metrics of all rows of a source. Weights act on the loss; on the metrics too if `weighted`."""
+    """Loss and metrics of all rows of a source. Weights act on the loss; on the metrics too if `weighted`.
+
+    call: what calls the model.
+    """
     outputs, targets = [], []
     weights: list[Any] = []
     for batch in source.epoch(1):
-        outputs.append(run_model(model, batch.inputs))
+        outputs.append(run_model(model, batch.inputs, call))
         targets.append(batch.targets)
         weights.append(batch.weights)
     if not outputs:

@@ -1,7 +1,8 @@
 """One step of training: forward, loss, backward, and the update at the end of a group of batches.
 
-The step is one plain function over tensors. What needs numbers before the update, the look whether the loss is
-finite, is left to the engine where a trace runs; everything else that needs numbers is done outside.
+The step is one plain function over tensors, which `engine.py` runs as Python or as machine code. What needs numbers
+before the update, the look whether the loss is finite, is left to the runtime where a trace runs; everything else
+that needs numbers is done outside.
 Knows nothing of epochs and of data.
 """
 
@@ -26,12 +27,16 @@ Step = Callable[[Any, Any, Any, Tensor | None, bool], tuple[Any, Any]]
 
 
 class NotFiniteError(Exception):
-    """A loss or a gradient is infinite or not a number; no parameter was changed."""
+    """A loss or a gradient is infinite or not a number; no parameter was changed.
 
-    def __init__(self, what: str, value: str) -> None:
-        super().__init__(what, value)
+    why: sentences that say where the first such number comes from and what to do; nothing where that is not known.
+    """
+
+    def __init__(self, what: str, value: str, why: str = "") -> None:
+        super().__init__(what, value, why)
         self.what = what
         self.value = value
+        self.why = why
 
 
 def make_step(
@@ -40,8 +45,12 @@ def make_step(
     optimizer: Optimizer,
     clip_norm: float | None = None,
     clip_value: float | None = None,
+    measured: bool = True,
 ) -> Step:
-    """The step of a model, a loss and an optimizer. Gradients must be gone before it, and are gone after an update."""
+    """The step of a model, a loss and an optimizer. Gradients must be gone before it, and are gone after an update.
+
+    measured: whether anybody wants the outputs.
+    """
     learnt = [one for group in optimizer.param_groups for one in group["params"]]
 
     def step(inputs: Any, targets: Any, weights: Any, share: Tensor | None, update: bool) -> tuple[Any, Any]:
@@ -57,7 +66,7 @@ def make_step(
             _require_finite_gradients(learnt)
             optimizer.step()
             optimizer.zero_grad()
-        return loss, outputs
+        return loss, outputs if measured else None
 
     return step
 
@@ -72,9 +81,7 @@ def make_own_step(function: Callable[[Any, Any], Any]) -> Step:
                 "put them into x"
             )
         result = function(inputs, targets)
-        loss, outputs = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
-        number(loss)
-        return loss, outputs
+        return result if isinstance(result, tuple) and len(result) == 2 else (result, None)
 
     return step
 

@@ -1,0 +1,103 @@
+"""The step written with chainrule: one native function.
+
+Knows what a user of the package knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ....dtypes import as_dtype
+from ....errors import CompileError
+from ....functional import cross_entropy
+from ....nn import BatchNorm1d, Linear, Module, ReLU, Sequential
+from ....optim import SGD, Adam
+from ....runtime import Compiled, Program, compile
+from ....runtime.repeated import repeated
+from ....tensor import Tensor
+from ....tensor.creation import tensor
+from ..workloads import Array, Workload
+from . import Prepared
+
+
+@dataclass(frozen=True)
+class Own(Prepared):
+    """Our step, with the program that runs it after a first call."""
+
+    compiled: Compiled[Any, Any]
+
+    def program(self) -> Program:
+        """What runs the step. Raises CompileError before the first call."""
+        last = self.compiled._last
+        if last is None:
+            raise CompileError("the step has not been called yet. Call it once first")
+        return last
+
+
+def load() -> None:
+    """Everything is loaded already; llvmlite counts to the first step, as it does for users."""
+
+
+def environment(folder: str) -> dict[str, str]:
+    """Where compiled code is kept."""
+    return {"CHAINRULE_CACHE_DIR": folder, "CHAINRULE_CACHE": "1", "CHAINRULE_COMPILE": "1"}
+
+
+def network(workload: Workload) -> Module:
+    """The workload's layers with its first weights."""
+    layers: list[Module] = []
+    for one in workload.layers():
+        if one.kind == "linear":
+            layers.append(Linear(one.inputs, one.outputs))
+        else:
+            layers.append(BatchNorm1d(one.outputs) if one.kind == "norm" else ReLU())
+    model = Sequential(*layers).to(as_dtype(workload.dtype))
+    model.load_state_dict({name: tensor(array) for name, array in workload.weights().items()}, strict=False)
+    return model
+
+
+def prepare(workload: Workload) -> Own:
+    """The compiled step."""
+    model = network(workload)
+    optimizers = {"sgd": SGD, "adam": Adam}
+    optimizer = optimizers[workload.optimizer](model.parameters(), lr=workload.rate)
+
+    @compile
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        loss: Tensor = cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    def epoch() -> Callable[[], Any]:
+        step(x, y)  # so that there is a program
+        inputs, labels = workload.batches(workload.epoch)
+        data = (inputs.reshape(-1, inputs.shape[-1]), labels.reshape(-1))
+        return _repeated(own, data, workload.epoch)
+
+    x, y = map(tensor, workload.data())
+    own = Own(lambda: step(x, y), lambda loss: float(loss.item()), epoch, "one call", step)
+    return own
+
+
+def _repeated(own: Own, data: tuple[Array, Array], count: int) -> Callable[[], Any]:
+    """So many steps in one native call, as `fit` makes them: it takes the rows of each batch by their numbers."""
+    loop = repeated(own.program())
+    if loop is None or not loop.fits(data):
+        raise CompileError(
+            "this step cannot be repeated in one call: Python has to do something between two steps"
+        )
+    order = np.arange(len(data[0]))
+
+    def run() -> Any:
+        _, losses, failure = loop.run(data, order, count)
+        if failure is not None:
+            raise failure
+        return losses
+
+    return run

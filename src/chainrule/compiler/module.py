@@ -1,0 +1,271 @@
+"""Loops → one LLVM module: every different nest once, and an entry that calls them in order.
+
+Long flat nests and large products are cut into tasks that threads can share; how is decided by their shape alone.
+Knows the loops and the buffers' places; knows nothing of graphs, and nothing of llvmlite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from typing import NamedTuple
+
+import numpy as np
+
+from . import loops as ir
+from .llvm import NestFunction
+from .loops import Contraction, Loops, Nest, Value, host_call
+from .plan import Buffer, Plan
+from .pool import c_functions, share_text
+from .product import Product, Registers, declarations, product_text, suits
+
+# Elements of a flat nest from which on it is cut into tasks, and the most tasks.
+_WORTH_SHARING = 1 << 16
+_TASKS = 8
+
+
+class Emitted(NamedTuple):
+    """A module's text, the name of its entry, the bytes that it needs for packed operands, whether it has tasks to
+    share, and how many segments it has: one, and one more for each call of NumPy.
+    """
+
+    text: str
+    entry: str
+    scratch: int
+    shares: bool
+    segments: int = 1
+
+
+class Call(NamedTuple):
+    """A nest's function with the buffers and further arguments that it is given."""
+
+    name: str
+    buffers: list[Buffer]
+    more: tuple[str, ...] = ()
+
+
+def emit(loops: Loops, plan: Plan, registers: Registers, one_by_one: bool = False) -> Emitted:
+    """The module. Its entry takes one pointer, to a table of the addresses of all buffers: sources, constants,
+    results, arena, status, scratch, board; behind them stands 1 once everything is committed. Where NumPy is called
+    between nests, it also takes the number of a segment, which it runs; the last one checks and commits.
+
+    `one_by_one`: the entry takes the number of a nest beside it and runs that one only, so that what the nests do
+    can be watched between them. The nests are the very same code.
+    """
+    module = _Module(registers)
+    calls = [None if host_call(nest) is not None else module.nest(nest) for nest in loops.nests]
+    computed = sum(not nest.commit for nest in loops.nests)
+    entry = _entry(calls[:computed], calls[computed:], plan, one_by_one)
+    parts = [
+        *module.functions.values(),
+        entry,
+        *(share_text(platform.machine()) if module.shares else []),
+        *sorted(module.declarations),
+        "attributes #0 = { nounwind willreturn memory(none) }",
+    ]
+    name = _name("\n".join(parts))
+    text = "\n\n".join(parts).replace("@ENTRY", f"@{name}") + "\n"
+    return Emitted(text, name, module.scratch, module.shares, 1 + calls.count(None))
+
+
+def libraries(loops: Loops, emitted: Emitted) -> set[str]:
+    """Names of the C library's functions that the module calls."""
+    found = {
+        value.detail + ("f" if value.dtype == np.dtype("float32") else "")
+        for nest in loops.nests
+        for value in ir.walk(nest.body)
+        if isinstance(value, Value) and value.opcode == "library"
+    }
+    if emitted.shares:
+        found.update(c_functions(platform.machine()))
+    return found
+
+
+class _Module:
+    """The functions of all nests, each different one once."""
+
+    def __init__(self, registers: Registers) -> None:
+        self.registers = registers
+        self.functions: dict[str, str] = {}
+        self.declarations: set[str] = set()
+        self.scratch = 0
+        self.shares = False
+
+    def nest(self, nest: Nest) -> Call:
+        """Write the nest's function, if it is a new one."""
+        (only, *more) = nest.body or [None]  # type: ignore[list-item]
+        if isinstance(only, Contraction) and not more and suits(only):
+            return self.product(only)
+        function = NestFunction(nest)
+        name = self.named(function.text())
+        self.declarations |= function.declarations
+        if function.ranged is None:
+            return Call(name, function.buffers)
+        size = function.ranged.variable.extent
+        if size < _WORTH_SHARING:
+            return Call(name, function.buffers, ("i64 0", f"i64 {size}"))
+        self.shares = True
+        self.functions.setdefault(*self.task(name, len(function.buffers), size))
+        return Call(
+            self.named(_sharing(f"{name}_{size}", len(function.buffers))), function.buffers, ("ptr %board",)
+        )
+
+    def task(self, name: str, buffers: int, size: int) -> tuple[str, str]:
+        """(name, text) of a function that does one task of a flat nest: a part of its elements."""
+        part = -(-size // (_TASKS * 64)) * 64
+        lines = [
+            f"define internal void @{name}_{size}(ptr noalias readonly %job, i64 %task) noinline {{",
+            "entry:",
+        ]
+        for k in range(buffers):
+            lines.append(f"  %at{k} = getelementptr ptr, ptr %job, i64 {k}")
+            lines.append(f"  %p{k} = load ptr, ptr %at{k}")
+        given = ", ".join([*(f"ptr %p{k}" for k in range(buffers)), "i64 %from", "i64 %to"])
+        lines += [
+            f"  %from = mul nuw nsw i64 %task, {part}",
+            f"  %end = add nuw nsw i64 %from, {part}",
+            f"  %beyond = icmp sgt i64 %end, {size}",
+            f"  %to = select i1 %beyond, i64 {size}, i64 %end",
+            f"  call void @{name}({given})",
+            "  ret void",
+            "}",
+        ]
+        return f"{name}_{size}", "\n".join(lines)
+
+    def product(self, one: Contraction) -> Call:
+        """A product of floats, in tiles."""
+        product = Product(one, self.registers)
+        text, functions = product_text(product)
+        self.functions.update(functions)
+        self.declarations |= set(declarations(product.kind, product.lanes))
+        self.shares |= product.tasks > 1
+        self.scratch = max(self.scratch, product.scratch)
+        buffers = [one.left[0], one.right[0], one.out[0]]
+        if one.finite is not None:
+            buffers.append(one.finite[0])
+        return Call(self.named(text), buffers, ("ptr %scratch", "ptr %board"))
+
+    def named(self, text: str) -> str:
+        """Keep the function under a name made from its text."""
+        name = _name(text)
+        self.functions.setdefault(name, text.replace("@NEST", f"@{name}"))
+        return name
+
+
+def _sharing(task: str, buffers: int) -> str:
+    """A function that offers the tasks of a flat nest: eight, however long it is."""
+    parameters = ", ".join([*(f"ptr %p{k}" for k in range(buffers)), "ptr %board"])
+    lines = [
+        f"define internal void @NEST({parameters}) noinline {{",
+        "entry:",
+        f"  %job = alloca [{buffers} x ptr]",
+    ]
+    for k in range(buffers):
+        lines.append(f"  %at{k} = getelementptr ptr, ptr %job, i64 {k}")
+        lines.append(f"  store ptr %p{k}, ptr %at{k}")
+    lines += [f"  call void @cr_share(ptr %board, ptr @{task}, ptr %job, i64 {_TASKS})", "  ret void", "}"]
+    return "\n".join(lines)
+
+
+def _name(text: str) -> str:
+    """A symbol that no library has, and the same for the same text."""
+    return "cr_" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _entry(computing: list[Call | None], committing: list[Call | None], plan: Plan, one_by_one: bool) -> str:
+    """The whole step: addresses out of the table, nest after nest, and the commit only if every check holds.
+
+    Returns 0, or 1 if a check has failed. None stands for a call of NumPy, before which a segment ends.
+    `one_by_one`: only the nest whose number is given.
+    """
+    counts = {
+        "source": len(plan.fusion.graph.sources),
+        "constant": len(plan.constants),
+        "result": len(plan.results),
+    }
+    first = {"source": 0, "constant": counts["source"], "result": counts["source"] + counts["constant"]}
+    arena = sum(counts.values())
+    number = ", i64 %number" if one_by_one or None in computing else ""
+    lines = [f"define i32 @ENTRY(ptr noalias %table{number}) {{", "entry:"]
+    pointers: dict[Buffer, str] = {}
+
+    def slot(name: str, number: int) -> str:
+        lines.append(f"  %{name}.slot = getelementptr inbounds ptr, ptr %table, i64 {number}")
+        lines.append(f"  %{name} = load ptr, ptr %{name}.slot, align 8")
+        return f"%{name}"
+
+    base = slot("arena", arena)
+    status = slot("status", arena + 1)
+    slot("scratch", arena + 2)
+    slot("board", arena + 3)
+    for one in (*computing, *committing):
+        for buffer in () if one is None else one.buffers:
+            if buffer in pointers:
+                continue
+            if buffer.place == "arena":
+                pointers[buffer] = name = f"%b{len(pointers)}"
+                lines.append(f"  {name} = getelementptr inbounds i8, ptr {base}, i64 {buffer.offset}")
+            elif buffer.place == "status":
+                pointers[buffer] = status
+            else:
+                pointers[buffer] = slot(f"b{len(pointers)}", first[buffer.place] + buffer.index)
+
+    def call(one: Call | None) -> str:
+        if one is None:
+            return ""
+        given = [f"ptr {pointers[buffer]}" for buffer in one.buffers]
+        return f"  call void @{one.name}({', '.join([*given, *one.more])})"
+
+    if one_by_one:
+        return "\n".join(
+            [*lines, *_one_of([call(one) for one in (*computing, *committing)]), "  ret i32 0", "}"]
+        )
+    lines += _segments([call(one) for one in computing])
+    lines += _all_hold(plan.status, status)
+    lines += [call(one) for one in committing]
+    lines += [
+        f"  %done = getelementptr inbounds ptr, ptr %table, i64 {arena + 4}",
+        "  store i64 1, ptr %done, align 8",
+    ]
+    return "\n".join([*lines, "  ret i32 0", "failed:", "  ret i32 1", "}"])
+
+
+def _segments(calls: list[str]) -> list[str]:
+    """The calls one after the other; where some are empty, only those of the segment whose number is given."""
+    count = calls.count("")
+    if not count:
+        return calls
+    targets = " ".join(f"i64 {k}, label %segment.{k}" for k in range(count))
+    lines = [f"  switch i64 %number, label %segment.{count} [ {targets} ]", "segment.0:"]
+    number = 0
+    for call in calls:
+        if not call:
+            number += 1
+        lines += [call] if call else ["  ret i32 0", f"segment.{number}:"]
+    return lines
+
+
+def _one_of(calls: list[str]) -> list[str]:
+    """The call whose number is given; none for any other number."""
+    targets = " ".join(f"i64 {k}, label %nest.{k}" for k in range(len(calls)))
+    lines = [f"  switch i64 %number, label %over [ {targets} ]"]
+    for k, call in enumerate(calls):
+        lines += [f"nest.{k}:", call, "  br label %over"]
+    return [*lines, "over:"]
+
+
+def _all_hold(status: Buffer, pointer: str) -> list[str]:
+    """Leave the step where a check has failed."""
+    lines = ["  %all.0 = add i8 1, 0"]
+    for k in range(status.size):
+        lines += [
+            f"  %at.{k} = getelementptr inbounds i8, ptr {pointer}, i64 {k}",
+            f"  %one.{k} = load i8, ptr %at.{k}",
+            f"  %all.{k + 1} = and i8 %all.{k}, %one.{k}",
+        ]
+    return [
+        *lines,
+        f"  %hold = icmp ne i8 %all.{status.size}, 0",
+        "  br i1 %hold, label %commit, label %failed",
+        "commit:",
+    ]

@@ -1,0 +1,574 @@
+"""A Contraction as tiles in registers: LLVM text for matrix products of floats.
+
+A tile of the result (rows × a few vectors of columns) stays in registers while the common axis runs. Operands
+that do not lie well are packed first: the right one into panels of one tile's width, the left one into rows of
+one tile's height. Every size is cut by the shape alone, so the bits of a product depend on its shape only.
+
+Source of the scheme: K. Goto and R. van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.
+Knows nothing of graphs; knows the machine only by the width and number of its vector registers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..dtypes import Dtype
+from .indices import Index, Variable
+from .loops import Contraction
+from .text import Number, Writer
+
+# Steps along the common axis: a panel of the right operand of this depth stays in the first cache.
+_DEPTH = 256
+# Tiles for whose rows the packed left operand stays in the second cache.
+_TILES_PER_BLOCK = 10
+# From so many rows on, a packed right operand is worth its copy.
+_ROWS_WORTH_PACKING = 48
+# From such a distance on (in bytes), steps along the common axis miss pages and share cache lines' places.
+_FAR = 1024
+# Tasks into which a product is cut from so many floating-point operations on.
+_TASKS = 8
+_WORTH_SHARING = 2_000_000
+
+
+@dataclass(frozen=True)
+class Registers:
+    """The machine's vector registers: bytes in one, and how many there are."""
+
+    bytes: int = 32
+    count: int = 16
+
+    def tile_rows(self, vectors: int) -> int:
+        """Rows of a tile: its registers, those of the right operand, and one for the left."""
+        return 12 if self.count >= 32 else max(1, (self.count - vectors - 1) // vectors)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """An operand by its distances in elements: along its own axis of the result, along the common axis."""
+
+    own: Number
+    common: Number
+
+
+class Product:
+    """One contraction, cut: what `product_text` writes."""
+
+    def __init__(self, one: Contraction, registers: Registers) -> None:
+        self.one, self.registers = one, registers
+        self.dtype: Dtype = one.out[0].type.dtype
+        self.kind = "float" if self.dtype.itemsize == 4 else "double"
+        self.lanes = registers.bytes // self.dtype.itemsize
+        self.rows, self.columns, self.depth = one.rows.extent, one.columns.extent, one.inner.extent
+        self.left = Steps(one.left[1].coefficient(one.rows), one.left[1].coefficient(one.inner))
+        self.right = Steps(one.right[1].coefficient(one.columns), one.right[1].coefficient(one.inner))
+        self.pitch = one.out[1].coefficient(one.rows)
+        self.vectors = 1 if self.columns <= self.lanes else 2
+        self.width = self.vectors * self.lanes
+        self.panels = -(-self.columns // self.width)
+        self.tail = self.columns - (self.panels - 1) * self.width
+        self.tiles = -(-self.rows // registers.tile_rows(self.vectors))
+        self.height = -(-self.rows // self.tiles)
+        #: So many tiles at the end are one row lower: rows are cut as evenly as can be.
+        self.low_tiles = self.tiles * self.height - self.rows
+        self.pack_right = self.right.own != 1 or self.rows >= _ROWS_WORTH_PACKING
+        far = isinstance(self.left.common, int) and self.left.common * self.dtype.itemsize >= _FAR
+        self.pack_left = far and self.columns >= 2 * self.width
+        self.blocks, self.groups = self._tasks()
+
+    def _tasks(self) -> tuple[int, int]:
+        """(blocks of rows, groups of panels): one task for each pair, so many that a few threads share them evenly."""
+        wanted = _TASKS if 2 * self.rows * self.columns * self.depth >= _WORTH_SHARING else 1
+        blocks = -(-self.tiles // _TILES_PER_BLOCK) if self.pack_left else 1
+        if self.pack_left or self.panels < wanted:
+            blocks = min(self.tiles, -(-max(blocks, wanted) // wanted) * wanted)
+        groups = 1 if self.pack_left else min(self.panels, -(-wanted // blocks))
+        return blocks, groups
+
+    @property
+    def tasks(self) -> int:
+        """How many parts can run at the same time."""
+        return self.blocks * self.groups
+
+    @property
+    def step(self) -> int:
+        """How far the common axis runs before the tiles are put down."""
+        return min(self.depth, _DEPTH)
+
+    @property
+    def block_tiles(self) -> int:
+        """Tiles in one block of rows."""
+        return -(-self.tiles // self.blocks)
+
+    @property
+    def right_scratch(self) -> int:
+        """Elements of the packed right operand."""
+        return self.step * self.width * self.panels if self.pack_right else 0
+
+    @property
+    def left_scratch(self) -> int:
+        """Elements of the packed left operand of one block."""
+        return self.step * self.height * self.block_tiles if self.pack_left else 0
+
+    @property
+    def scratch(self) -> int:
+        """Bytes for the packed operands."""
+        return (self.right_scratch + self.left_scratch * self.tasks) * self.dtype.itemsize
+
+
+def suits(one: Contraction) -> bool:
+    """Whether the contraction can be cut into tiles: floats, at distances that are known, whole rows of the result."""
+    variables = {*one.batch, one.rows, one.columns, one.inner}
+    parts = (one.left, one.right, one.out)
+    plain = all(atom in variables for _, index in parts for atom, _ in index.terms)
+    return plain and one.out[0].type.dtype.kind == "f" and one.out[1].coefficient(one.columns) in (0, 1)
+
+
+def product_text(product: Product) -> tuple[str, dict[str, str]]:
+    """(the function, named @NEST, of left, right, out, scratch and pool; the functions that it calls, by name)."""
+    return _Driver(product).text()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a task is given, in registers."""
+
+    left: str
+    right: str
+    out: str
+    scratch: str
+    depth: str
+    goes_on: str
+    flag: str
+
+
+def _unpacked(w: Writer) -> _Job:
+    parts = []
+    for field in range(7):
+        place = w.put(f"getelementptr {_JOB}, ptr %job, i64 0, i32 {field}")
+        parts.append(w.put(f"load {'i64' if field in (4, 5) else 'ptr'}, ptr {place}"))
+    parts[5] = w.put(f"icmp ne i64 {parts[5]}, 0")
+    return _Job(*parts)
+
+
+def _task_text(w: Writer) -> str:
+    head = "define internal void @TASK(ptr noalias readonly %job, i64 %task) noinline {"
+    return "\n".join([head, "entry:", *w.lines, "  ret void", "}"])
+
+
+# What a task is given: left, right, out, scratch (pointers); depth, whether it goes on (numbers); the bool that
+# becomes false with a result that is not finite.
+_JOB = "{ ptr, ptr, ptr, ptr, i64, i64, ptr }"
+
+
+class _Driver:
+    """The loops around the tasks."""
+
+    def __init__(self, product: Product) -> None:
+        self.product = product
+        self.w = Writer()
+        self.functions: dict[str, str] = {}
+
+    def text(self) -> tuple[str, dict[str, str]]:
+        """Batch, then depth: the panels of the right operand are packed, then blocks of tiles are computed."""
+        w = self.w
+        w.do(f"%job = alloca {_JOB}")
+        flag = "null"
+        if self.product.one.finite is not None:
+            flag = w.at("i8", "%flags", self.product.one.finite[1].constant)
+            w.do(f"store i8 1, ptr {flag}")
+        w.do(f"store ptr {flag}, ptr {w.put(f'getelementptr {_JOB}, ptr %job, i64 0, i32 6')}")
+        self._batch(list(self.product.one.batch), {})
+        flags = "ptr %flags, " if self.product.one.finite is not None else ""
+        head = (
+            "define internal void @NEST(ptr noalias readonly %left, ptr noalias readonly %right, ptr noalias %out, "
+            f"{flags}ptr noalias %scratch, ptr %pool) noinline {{"
+        )
+        return "\n".join([head, "entry:", *w.lines, "  ret void", "}"]), self.functions
+
+    def _batch(self, variables: list[Variable], at: dict[Variable, Number]) -> None:
+        if variables:
+            with self.w.loop(variables[0].extent) as index:
+                self._batch(variables[1:], {**at, variables[0]: index})
+            return
+        one = self.product.one
+        left = self._base("%left", one.left[1], at)
+        right = self._base("%right", one.right[1], at)
+        self._depth(left, right, self._base("%out", one.out[1], at))
+
+    def _base(self, pointer: str, index: Index, at: dict[Variable, Number]) -> str:
+        place: Number = index.constant
+        for variable, number in at.items():
+            place = self.w.add(place, self.w.multiply(number, index.coefficient(variable)))
+        return self.w.at(self.product.kind, pointer, place)
+
+    def _depth(self, left: str, right: str, out: str) -> None:
+        p, w = self.product, self.w
+        with w.loop(p.depth, p.step) as k:
+            depth = w.smaller(p.step, w.rest(p.depth, k)) if p.depth % p.step else p.step
+            goes_on = 0 if k == 0 else w.put(f"zext i1 {w.put(f'icmp ne i64 {k}, 0')} to i64")
+            left_k = w.at(p.kind, left, w.multiply(k, p.left.common))
+            right_k = w.at(p.kind, right, w.multiply(k, p.right.common))
+            for field, value in enumerate((left_k, right_k, out, "%scratch", depth, goes_on)):
+                kind = "ptr" if field < 4 else "i64"
+                w.do(
+                    f"store {kind} {value}, ptr {w.put(f'getelementptr {_JOB}, ptr %job, i64 0, i32 {field}')}"
+                )
+            if p.pack_right:
+                self._run("pack", self._packing(), p.panels)
+            self._run("tiles", self._computing(), p.tasks)
+
+    def _run(self, stem: str, text: str, tasks: int) -> None:
+        """Do every task of a function: alone, or with the pool where there is enough to do."""
+        name = f"cr_{stem}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        self.functions[name] = text.replace("@TASK", f"@{name}")
+        if self.product.tasks > 1:
+            self.w.do(f"call void @cr_share(ptr %pool, ptr @{name}, ptr %job, i64 {tasks})")
+            return
+        with self.w.loop(tasks) as task:
+            self.w.do(f"call void @{name}(ptr %job, i64 {task})")
+
+    # ------------------------------------------------------------------------------- packing
+
+    def _packing(self) -> str:
+        """The task that packs one panel of the right operand."""
+        p, w = self.product, Writer()
+        job = _unpacked(w)
+        place = w.at(p.kind, job.right, w.multiply(w.multiply("%task", p.width), p.right.own))
+        target = w.at(p.kind, job.scratch, w.multiply("%task", p.step * p.width))
+        given = f"(ptr {place}, i64 {p.right.own}, i64 {p.right.common}, ptr {target}, i64 {job.depth})"
+        self._for_columns(w, "%task", lambda columns: w.do(f"call void @{self._packer(columns)}{given}"))
+        return _task_text(w)
+
+    def _for_columns(self, w: Writer, panel: Number, write: Callable[[int], None]) -> None:
+        """Code for a panel: one form for whole panels, one for the last if it is narrower."""
+        p = self.product
+        if p.tail == p.width or p.panels == 1:
+            write(p.tail)
+            return
+        last, whole, narrow, done = (w.new(name) for name in ("%last", "whole", "narrow", "done"))
+        w.do(f"{last} = icmp eq i64 {panel}, {p.panels - 1}")
+        w.do(f"br i1 {last}, label %{narrow}, label %{whole}")
+        for label, columns in ((whole, p.width), (narrow, p.tail)):
+            w.start(label)
+            write(columns)
+            w.do(f"br label %{done}")
+        w.start(done)
+
+    def _packer(self, columns: int) -> str:
+        """A function that copies `columns` columns into a panel, row of the panel after row."""
+        p = self.product
+        way = (
+            "across"
+            if p.right.own == 1
+            else "along"
+            if p.right.common == 1 and columns == p.width
+            else "single"
+        )
+        name = f"cr_pack_{way}_{p.kind}_{columns}_{p.width}_{p.lanes}"
+        if name not in self.functions:
+            self.functions[name] = _packer_text(name, way, p.kind, columns, p.width, p.lanes)
+        return name
+
+    # ------------------------------------------------------------------------------- blocks of tiles
+
+    def _computing(self) -> str:
+        """The task that computes one block of rows for one group of panels."""
+        p, w = self.product, Writer()
+        job = _unpacked(w)
+        block = "%task" if p.groups == 1 else w.put(f"udiv i64 %task, {p.groups}")
+        group = 0 if p.groups == 1 else w.put(f"urem i64 %task, {p.groups}")
+        first = w.multiply(block, p.block_tiles)
+        stop = w.smaller(w.add(first, p.block_tiles), p.tiles)
+        source, own = job.left, p.left
+        if p.pack_left:
+            source, own = self._pack_left(w, job, first, stop), Steps(1, p.height)
+        per_group = -(-p.panels // p.groups)
+        begin = w.multiply(group, per_group)
+        end = w.smaller(w.add(begin, per_group), p.panels)
+        with w.between(begin, end) as panel:
+            b = w.at(p.kind, job.scratch, w.multiply(panel, p.step * p.width))
+            if not p.pack_right:
+                b = w.at(p.kind, job.right, w.multiply(panel, p.width))
+            pitch = p.width if p.pack_right else p.right.common
+            target = w.at(p.kind, job.out, w.multiply(panel, p.width))
+
+            flag = f", ptr {job.flag}" if p.one.finite is not None else ""
+
+            def tiles(columns: int) -> None:
+                with w.between(first, stop) as tile:
+                    row = self._first_row(w, tile)
+                    if p.pack_left:
+                        a = w.at(p.kind, source, w.multiply(w.rest(tile, first), p.step * p.height))
+                    else:
+                        a = w.at(p.kind, source, w.multiply(row, p.left.own))
+                    c = w.at(p.kind, target, w.multiply(row, p.pitch))
+                    given = (
+                        f"(i64 {job.depth}, ptr {a}, i64 {own.own}, i64 {own.common}, ptr {b}, i64 {pitch}, "
+                        f"ptr {c}, i64 {p.pitch}, i1 {job.goes_on}{flag})"
+                    )
+                    self._for_height(
+                        w, tile, lambda height: w.do(f"call void @{self._tile(height, columns)}{given}")
+                    )
+
+            self._for_columns(w, panel, tiles)
+        return _task_text(w)
+
+    def _first_row(self, w: Writer, tile: Number) -> Number:
+        """Tile · height, less one row for every lower tile before it."""
+        p = self.product
+        row = w.multiply(tile, p.height)
+        if not p.low_tiles or p.height == 1:
+            return row
+        return w.rest(row, w.larger(w.rest(tile, p.tiles - p.low_tiles), 0))
+
+    def _for_height(self, w: Writer, tile: Number, write: Callable[[int], None]) -> None:
+        """Code for a tile: one form for the higher ones, one for those that are one row lower."""
+        p = self.product
+        if not p.low_tiles:
+            write(p.height)
+            return
+        low, upper, lower, done = (w.new(name) for name in ("%low", "upper", "lower", "done"))
+        w.do(f"{low} = icmp sge i64 {tile}, {p.tiles - p.low_tiles}")
+        w.do(f"br i1 {low}, label %{lower}, label %{upper}")
+        for label, height in ((upper, p.height), (lower, p.height - 1)):
+            w.start(label)
+            write(height)
+            w.do(f"br label %{done}")
+        w.start(done)
+
+    def _pack_left(self, w: Writer, job: _Job, first: Number, stop: Number) -> str:
+        p = self.product
+        place = w.add(w.multiply("%task", p.left_scratch), p.right_scratch)
+        target = w.at(p.kind, job.scratch, place)
+        with w.between(first, stop) as tile:
+            here = w.at(p.kind, job.left, w.multiply(self._first_row(w, tile), p.left.own))
+            there = w.at(p.kind, target, w.multiply(w.rest(tile, first), p.step * p.height))
+            given = f"(ptr {here}, i64 {p.left.own}, i64 {p.left.common}, ptr {there}, i64 {job.depth})"
+            # A lower tile is packed as if it were higher: the row beyond it exists, except behind the last tile.
+            self._for_height(w, tile, lambda height: w.do(f"call void @{self._left_packer(height)}{given}"))
+        return target
+
+    def _left_packer(self, height: int) -> str:
+        """A function that copies `height` rows side by side, with room for the higher tiles."""
+        p = self.product
+        name = f"cr_pack_rows_{p.kind}_{height}_{p.height}"
+        self.functions.setdefault(name, _left_packer_text(name, p.kind, height, p.height))
+        return name
+
+    # ------------------------------------------------------------------------------- tiles
+
+    def _tile(self, height: int, columns: int) -> str:
+        p = self.product
+        watched = p.one.finite is not None
+        name = f"cr_tile{'_watched' * watched}_{p.kind}_{height}x{columns}_{p.lanes}"
+        if name not in self.functions:
+            self.functions[name] = _tile_text(name, p.kind, height, columns, p.lanes, watched)
+        return name
+
+
+class _Vectors:
+    """Loads and stores of the vectors that a row of `columns` needs; the last one masked where it is not full."""
+
+    def __init__(self, w: Writer, kind: str, columns: int, lanes: int) -> None:
+        self.w, self.kind, self.lanes = w, kind, lanes
+        self.count = -(-columns // lanes)
+        self.type = f"<{lanes} x {kind}>"
+        self.suffix = f"v{lanes}f{32 if kind == 'float' else 64}"
+        rest = columns - (self.count - 1) * lanes
+        bits = ", ".join(f"i1 {'true' if k < rest else 'false'}" for k in range(lanes))
+        self.mask = "" if rest == lanes else f"<{bits}>"
+        self.mask_type = f"<{lanes} x i1>"
+        self.align = 4 if kind == "float" else 8
+
+    def load(self, pointer: str, k: int) -> str:
+        """Vector k of the row that starts at the pointer; 0 beyond its end."""
+        place = self.w.at(self.kind, pointer, k * self.lanes)
+        if self.mask and k == self.count - 1:
+            return self.w.put(
+                f"call {self.type} @llvm.masked.load.{self.suffix}.p0(ptr align {self.align} {place}, "
+                f"{self.mask_type} {self.mask}, {self.type} zeroinitializer)"
+            )
+        return self.w.put(f"load {self.type}, ptr {place}, align {self.align}")
+
+    def store(self, value: str, pointer: str, k: int) -> None:
+        """Put vector k of a row down."""
+        place = self.w.at(self.kind, pointer, k * self.lanes)
+        if self.mask and k == self.count - 1:
+            self.w.do(
+                f"call void @llvm.masked.store.{self.suffix}.p0({self.type} {value}, ptr align {self.align} {place}, "
+                f"{self.mask_type} {self.mask})"
+            )
+        else:
+            self.w.do(f"store {self.type} {value}, ptr {place}, align {self.align}")
+
+
+def declarations(kind: str, lanes: int) -> list[str]:
+    """What the functions here call."""
+    vector, mask = f"<{lanes} x {kind}>", f"<{lanes} x i1>"
+    suffix = f"v{lanes}f{32 if kind == 'float' else 64}"
+    return [
+        f"declare {vector} @llvm.masked.load.{suffix}.p0(ptr, {mask}, {vector})",
+        f"declare void @llvm.masked.store.{suffix}.p0({vector}, ptr, {mask})",
+        f"declare i1 @llvm.vector.reduce.or.v{lanes}i1({mask})",
+    ]
+
+
+def _tile_text(name: str, kind: str, height: int, columns: int, lanes: int, watched: bool) -> str:
+    """out[i, j] (+)= Σₖ left[i·across + k·along] · right[k·pitch + j] for a tile that stays in registers."""
+    w = Writer()
+    v = _Vectors(w, kind, columns, lanes)
+    tile = [(i, j) for i in range(height) for j in range(v.count)]
+    rows = [w.at(kind, "%out", w.multiply(i, "%out.pitch")) for i in range(height)]
+    lefts = [w.at(kind, "%left", w.multiply(i, "%across")) for i in range(height)]
+    w.do("br i1 %goes.on, label %load, label %zero")
+    w.start("load")
+    before = [v.load(rows[i], j) for i, j in tile]
+    w.do("br label %head")
+    w.start("zero")
+    w.do("br label %head")
+    w.start("head")
+    w.do("%k = phi i64 [ 0, %load ], [ 0, %zero ], [ %next, %head ]")
+    for (i, j), old in zip(tile, before):
+        w.do(f"%c{i}.{j} = phi {v.type} [ {old}, %load ], [ zeroinitializer, %zero ], [ %d{i}.{j}, %head ]")
+    b = w.at(kind, "%right", w.multiply("%k", "%pitch"))
+    bs = [v.load(b, j) for j in range(v.count)]
+    along = w.multiply("%k", "%along")
+    for i in range(height):
+        scalar = w.put(f"load {kind}, ptr {w.at(kind, lefts[i], along)}, align {v.align}")
+        one = w.put(f"insertelement {v.type} poison, {kind} {scalar}, i64 0")
+        a = w.put(f"shufflevector {v.type} {one}, {v.type} poison, <{lanes} x i32> zeroinitializer")
+        for j in range(v.count):
+            # `contract`: one rounding where the machine can multiply and add at once.
+            both = w.put(f"fmul contract {v.type} {a}, {bs[j]}")
+            w.do(f"%d{i}.{j} = fadd contract {v.type} %c{i}.{j}, {both}")
+    w.do("%next = add nuw nsw i64 %k, 1")
+    w.do("%more = icmp slt i64 %next, %depth")
+    w.do("br i1 %more, label %head, label %end")
+    w.start("end")
+    for i, j in tile:
+        v.store(f"%d{i}.{j}", rows[i], j)
+    if watched:
+        _watch(w, v, [f"%d{i}.{j}" for i, j in tile])
+    head = (
+        f"define internal void @{name}(i64 %depth, ptr noalias readonly %left, i64 %across, i64 %along, "
+        "ptr noalias readonly %right, i64 %pitch, ptr noalias %out, i64 %out.pitch, "
+        f"i1 %goes.on{', ptr %flag' * watched}) noinline {{"
+    )
+    return "\n".join([head, "entry:", *w.lines, "  ret void", "}"])
+
+
+def _watch(w: Writer, v: _Vectors, values: list[str]) -> None:
+    """Σ 0·value is 0 as long as every value is finite, and NaN for ever after one that is not."""
+    total = "zeroinitializer"
+    for value in values:
+        product = w.put(f"fmul contract {v.type} {value}, zeroinitializer")
+        total = w.put(f"fadd contract {v.type} {product}, {total}")
+    lost = w.put(f"fcmp uno {v.type} {total}, zeroinitializer")
+    some = w.put(f"call i1 @llvm.vector.reduce.or.v{v.lanes}i1({v.mask_type} {lost})")
+    w.do(f"br i1 {some}, label %lost, label %kept")
+    w.start("lost")
+    w.do("store atomic i8 0, ptr %flag monotonic, align 1")
+    w.do("br label %kept")
+    w.start("kept")
+
+
+_PACKER = (
+    "define internal void @{}(ptr noalias readonly %from, i64 %own, i64 %common, ptr noalias %to, i64 %depth) "
+    "noinline {{"
+)
+
+
+def _left_packer_text(name: str, kind: str, height: int, room: int) -> str:
+    """to[k·room + i] = from[i·own + k·common]."""
+    w = Writer()
+    rows = [w.at(kind, "%from", w.multiply(i, "%own")) for i in range(height)]
+    with w.loop("%depth") as k:
+        along, to = w.multiply(k, "%common"), w.at(kind, "%to", w.multiply(k, room))
+        for i in range(height):
+            w.do(
+                f"store {kind} {w.put(f'load {kind}, ptr {w.at(kind, rows[i], along)}')}, ptr {w.at(kind, to, i)}"
+            )
+    return "\n".join([_PACKER.format(name), "entry:", *w.lines, "  ret void", "}"])
+
+
+def _packer_text(name: str, way: str, kind: str, columns: int, width: int, lanes: int) -> str:
+    """to[k·width + j] = from[j·own + k·common] for `columns` columns."""
+    w = Writer()
+    if way == "across":
+        v = _Vectors(w, kind, columns, lanes)
+        with w.loop("%depth") as k:
+            source, to = (
+                w.at(kind, "%from", w.multiply(k, "%common")),
+                w.at(kind, "%to", w.multiply(k, width)),
+            )
+            for j in range(v.count):
+                w.do(f"store {v.type} {v.load(source, j)}, ptr {w.at(kind, to, j * lanes)}, align {v.align}")
+    elif way == "along":
+        _transposed(w, kind, columns, width, lanes)
+    else:
+        _single(w, kind, columns, width, "%depth", "%from", "%to")
+    return "\n".join([_PACKER.format(name), "entry:", *w.lines, "  ret void", "}"])
+
+
+def _single(w: Writer, kind: str, columns: int, width: int, depth: Number, source: str, to: str) -> None:
+    """Element by element; columns of the panel that do not exist are left as they are: nobody reads them."""
+    with w.loop(depth) as k, w.loop(columns) as j:
+        place = w.add(w.multiply(j, "%own"), w.multiply(k, "%common"))
+        value = w.put(f"load {kind}, ptr {w.at(kind, source, place)}")
+        w.do(f"store {kind} {value}, ptr {w.at(kind, to, w.add(w.multiply(k, width), j))}")
+
+
+def _transposed(w: Writer, kind: str, columns: int, width: int, lanes: int) -> None:
+    """Squares of lanes × lanes turned in registers, and what is left of the depth element by element."""
+    vector = f"<{lanes} x {kind}>"
+    align = 4 if kind == "float" else 8
+    squares = w.put(f"sdiv i64 %depth, {lanes}")
+    whole = w.put(f"mul nsw i64 {squares}, {lanes}")
+    w.do(f"%any = icmp sgt i64 {squares}, 0")
+    w.do("br i1 %any, label %turn, label %rest")
+    w.start("turn")
+    with w.loop(whole, lanes) as k:
+        for first in range(0, columns, lanes):
+            rows = [
+                w.put(
+                    f"load {vector}, ptr "
+                    f"{w.at(kind, w.at(kind, '%from', w.multiply(first + i, '%own')), k)}, align {align}"
+                )
+                for i in range(lanes)
+            ]
+            for i, row in enumerate(_turn(w, vector, rows)):
+                place = w.at(kind, "%to", w.add(w.multiply(w.add(k, i), width), first))
+                w.do(f"store {vector} {row}, ptr {place}, align {align}")
+    w.do("br label %rest")
+    w.start("rest")
+    left = w.rest("%depth", whole)
+    w.do(f"%some = icmp sgt i64 {left}, 0")
+    w.do("br i1 %some, label %single, label %end")
+    w.start("single")
+    _single(
+        w, kind, columns, width, left, w.at(kind, "%from", whole), w.at(kind, "%to", w.multiply(whole, width))
+    )
+    w.do("br label %end")
+    w.start("end")
+
+
+def _turn(w: Writer, vector: str, rows: list[str]) -> list[str]:
+    """The transpose of a square of vectors: blocks of 1, 2, 4 … change places."""
+    lanes, distance = len(rows), 1
+    while distance < lanes:
+        turned = list(rows)
+        for i in range(lanes):
+            if i & distance:
+                continue
+            one, other = rows[i], rows[i | distance]
+            upper = [j if not j & distance else lanes + j - distance for j in range(lanes)]
+            lower = [j + distance if not j & distance else lanes + j for j in range(lanes)]
+            for place, picks in ((i, upper), (i | distance, lower)):
+                chosen = ", ".join(f"i32 {pick}" for pick in picks)
+                turned[place] = w.put(
+                    f"shufflevector {vector} {one}, {vector} {other}, <{lanes} x i32> <{chosen}>"
+                )
+        rows, distance = turned, distance * 2
+    return rows
