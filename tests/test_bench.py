@@ -8,12 +8,14 @@ import json
 import math
 import runpy
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import chainrule as cr
 from chainrule.cli import main
 from chainrule.cli.bench import growth, machine, page, probe, record, timing
 from chainrule.cli.bench.engines import ENGINES, OURS, Prepared, own
@@ -137,7 +139,12 @@ def test_rivals_take_the_same_steps(workload, rival, jax_as_it_was):
     for _ in range(5):
         a, b = ours.number(ours.step()), theirs.number(theirs.step())
         assert a == pytest.approx(b, rel=record.TOLERANCE if workload.dtype == "float32" else 1e-9)
-    theirs.epoch()()
+    for one in (ours, theirs):
+        back, run = one.keep(), one.epoch()
+        now = one.number(one.step())
+        run()
+        back()
+        assert one.number(one.step()) == now
 
 
 def test_our_step_is_the_networks_own():
@@ -150,6 +157,22 @@ def test_our_step_is_the_networks_own():
     prepared = own.prepare(workload)
     losses = [prepared.number(prepared.step()) for _ in range(20)]
     assert losses[0] == pytest.approx(expected, rel=1e-12) and losses == sorted(losses, reverse=True)
+
+
+def test_an_epoch_in_one_call_is_as_many_calls():
+    workload = Workload("one", (5, 4, 3), 8, norm=True)
+    ours, other = own.prepare(workload), own.prepare(workload)
+    for one in (ours, other):
+        one.step()
+    found = np.asarray(ours.epoch()()).ravel()
+    batches = zip(*workload.batches(workload.epoch))
+    assert found.tolist() == [other.compiled(cr.tensor(x), cr.tensor(y)).item() for x, y in batches]
+
+
+def test_without_compiling_it_measures_python(capsys, monkeypatch):
+    monkeypatch.setattr(cr.config, "compile", False)
+    code, out, _ = command(capsys, "--sizes", "5,3", "--engines", "chainrule", "--quick", "--epoch")
+    assert code == 0 and "chainrule did not compile" in out and "chainrule: a loop of calls" in out
 
 
 def test_the_counts_of_a_workload():
@@ -171,7 +194,7 @@ def rival(step):
     """An engine that takes `step` for one, in the place of PyTorch."""
     return SimpleNamespace(
         installed=True, ours=False, shown="rival",
-        prepare=lambda workload: Prepared(step, float, lambda: step, "calls"),
+        prepare=lambda workload: Prepared(step, float, lambda: step, lambda: lambda: None, "calls"),
     )  # fmt: skip
 
 
@@ -226,6 +249,26 @@ def test_turns_are_taken_alternately():
     turns = [seen[0], *(b for a, b in itertools.pairwise(seen) if a != b)]
     # Counting runs first, a b; then a b, b a, a b, b a, of which neighbours are one.
     assert turns == list("abababa")
+
+
+def test_a_first_run_that_compiles_does_not_count():
+    waits = iter([0.05])
+    counts: list[int] = []
+
+    def run():
+        counts.append(1)
+        time.sleep(next(waits, 0.0))
+
+    timing.in_turns({"a": run}, timing.Effort(1, 0.01))
+    assert len(counts) > 20
+
+
+def test_every_turn_begins_with_what_is_asked():
+    seen: list[str] = []
+    timing.in_turns(
+        {"a": lambda: seen.append("run")}, timing.Effort(3, 1e-4), {"a": lambda: seen.append("back")}
+    )
+    assert seen.count("back") == 3 and seen[-1] == "run"
 
 
 def test_what_is_far_too_slow_gets_fewer_rounds(monkeypatch):

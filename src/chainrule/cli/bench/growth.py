@@ -24,6 +24,8 @@ from .workloads import Workload
 
 WAYS = ("batch", "width", "depth")
 
+_TURN = 0.04
+
 _BATCHES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 _WIDTHS = (32, 64, 96, 128, 192, 256, 384, 512)
 _DEPTHS = (1, 2, 4, 8, 12, 16, 24, 32)
@@ -45,18 +47,20 @@ def measure(way: str, effort: Effort, quick: bool = False) -> dict[str, Any]:
     """Time of a step at each size with the straight line through them; for depth also the time of the first step."""
     load = machine.Load()
     points = series(way, quick)
-    steps, compiled = {}, []
+    steps, again, compiled = {}, {}, []
     for size, workload in points:
         prepared, first = _first(workload)
-        steps[str(size)] = prepared.step
+        steps[str(size)], again[str(size)] = prepared.step, prepared.keep()
         compiled.append(first)
-    samples = in_turns(steps, effort)
+    # Short turns from the first weights on: a small network that knows its batch by heart ends in denormal numbers.
+    samples = in_turns(steps, Effort(effort.rounds, min(effort.seconds, _TURN)), again)
     found = [
         {"size": size, "workload": workload.as_json(), **told(samples[str(size)]), "first": first}
         for (size, workload), first in zip(points, compiled)
     ]
     medians = [one["median"] for one in found]
     steps.clear()
+    again.clear()
     gc.collect()
     return {
         "way": way,

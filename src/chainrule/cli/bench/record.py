@@ -53,14 +53,24 @@ def _workload(
         if prepared is not None:
             ready[name] = prepared
     _compare(told_of, ready)
-    _time("call", {name: one.step for name, one in ready.items()}, told_of, effort, 1)
+    # Every turn begins where training began: thousands of steps on a batch would end in denormal numbers.
+    again = {name: one.keep() for name, one in ready.items()}
+    _time("call", {name: one.step for name, one in ready.items()}, told_of, effort, 1, again)
     if epoch:
-        _time("epoch", {name: one.epoch() for name, one in ready.items()}, told_of, effort, workload.epoch)
+        _time(
+            "epoch",
+            {name: one.epoch() for name, one in ready.items()},
+            told_of,
+            effort,
+            workload.epoch,
+            again,
+        )
         for name, one in ready.items():
             told_of[name]["epoch"]["how"] = one.how
     best = floor.measure(workload, effort)
     names = list(ready)
     ready.clear()
+    again.clear()
     gc.collect()
     if fresh:
         for name in names:
@@ -111,8 +121,9 @@ def _time(
     told_of: dict[str, dict[str, Any]],
     effort: Effort,
     each: int,
+    again: dict[str, Callable[[], Any]],
 ) -> None:
-    for name, samples in in_turns(runs, effort).items():
+    for name, samples in in_turns(runs, effort, again).items():
         told_of[name][way] = told(samples, each)
 
 

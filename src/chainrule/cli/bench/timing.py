@@ -34,8 +34,12 @@ class Effort:
 QUICK = Effort(3, 0.01)
 
 
-def in_turns(runs: Mapping[str, Run], effort: Effort) -> dict[str, list[float]]:
+def in_turns(
+    runs: Mapping[str, Run], effort: Effort, before: Mapping[str, Run] | None = None
+) -> dict[str, list[float]]:
     """Seconds per run, one sample for each round: the runs take turns, forwards and backwards alternately.
+
+    before: what is done before each turn of a run.
 
     >>> sorted(in_turns({"a": int, "b": float}, Effort(2, 0.001)))
     ['a', 'b']
@@ -49,6 +53,8 @@ def in_turns(runs: Mapping[str, Run], effort: Effort) -> dict[str, list[float]]:
             break
         for name in list(runs)[:: -1 if number % 2 else 1]:
             run, count = runs[name], counts[name]
+            if before is not None:
+                before[name]()
             time.sleep(_PAUSE)
             _spend(run, round(count * _WARMING))
             samples[name].append(_spend(run, count) / count)
@@ -57,10 +63,8 @@ def in_turns(runs: Mapping[str, Run], effort: Effort) -> dict[str, list[float]]:
 
 def _runs_in(run: Run, seconds: float) -> int:
     """How often it runs in that time, after a few runs to warm up."""
-    count, spent = 1, max(_spend(run, 1), 1e-9)
-    if spent < seconds:
-        _spend(run, 2)
-        spent = _spend(run, 1)
+    _spend(run, 1)  # which may have to compile
+    count, spent = 1, _spend(run, 1)
     while spent < seconds / 4:
         count *= 2
         spent = _spend(run, count)

@@ -21,12 +21,13 @@ class Prepared:
 
     step: one step on one batch, done when it returns. number: the loss that it returned, as a float. epoch: makes the
     batches of an epoch and returns what runs `Workload.epoch` steps on them, in the engine's quickest way; `how`
-    says which.
+    says which. keep: keeps the state of now, and returns what brings it back.
     """
 
     step: Callable[[], Any]
     number: Callable[[Any], float]
     epoch: Callable[[], Callable[[], Any]]
+    keep: Callable[[], Callable[[], Any]]
     how: str
 
 

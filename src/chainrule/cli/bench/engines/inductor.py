@@ -13,6 +13,7 @@ from typing import Any
 
 from ..workloads import Workload
 from . import Prepared
+from .pytorch import keeping
 
 # PyTorch's defaults.
 _MOMENTUM = 0.1
@@ -35,9 +36,11 @@ def prepare(workload: Workload) -> Prepared:
     parameters = {name: torch.from_numpy(array) for name, array in workload.weights().items()}
     layers = list(workload.layers())
     running = {one.name: _Running(torch, one.outputs, workload) for one in layers if one.kind == "norm"}
-    update = (
-        _adam(torch, workload, parameters) if workload.optimizer == "adam" else _sgd(workload, parameters)
-    )
+    moments: list[Any] = []
+    if workload.optimizer == "adam":
+        update = _adam(torch, workload, parameters, moments)
+    else:
+        update = _sgd(workload, parameters)
     loss_of = _loss(torch, layers)
 
     def step(x: Any, y: Any) -> Any:
@@ -51,9 +54,13 @@ def prepare(workload: Workload) -> Prepared:
         batches = list(zip(*map(torch.from_numpy, workload.batches(workload.epoch))))
         return lambda: [run(x, y) for x, y in batches]
 
+    def keep() -> Callable[[], None]:
+        seen = [one for each in running.values() for one in (each.mean, each.variance, each.count)]
+        return keeping(torch, [*parameters.values(), *seen, *moments])
+
     run = torch.compile(step, fullgraph=True)
     x, y = map(torch.from_numpy, workload.data())
-    return Prepared(lambda: run(x, y), lambda loss: float(loss.item()), epoch, "calls")
+    return Prepared(lambda: run(x, y), lambda loss: float(loss.item()), epoch, keep, "calls")
 
 
 class _Running:
@@ -101,13 +108,15 @@ def _sgd(workload: Workload, parameters: Any) -> Any:
     return update
 
 
-def _adam(torch: Any, workload: Workload, parameters: Any) -> Any:
+def _adam(torch: Any, workload: Workload, parameters: Any, moments: list[Any]) -> Any:
+    """The update; all that it keeps is put into `moments`."""
     first, second = _BETAS
     means = {name: torch.zeros_like(one) for name, one in parameters.items()}
     squares = {name: torch.zeros_like(one) for name, one in parameters.items()}
     # Powers of both betas as tensors: as numbers of Python they would compile anew in every step. They have one
     # axis, because float64 tensors without axes are read before they are written (seen in PyTorch 2.13).
     powers = [torch.ones(1, dtype=getattr(torch, workload.dtype)) for _ in _BETAS]
+    moments += [*means.values(), *squares.values(), *powers]
 
     def update(slopes: Any) -> None:
         for power, beta in zip(powers, _BETAS):

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ....compiler import available
+from ....config import config
 from ....dtypes import as_dtype
 from ....errors import CompileError
 from ....functional import cross_entropy
@@ -75,13 +77,28 @@ def prepare(workload: Workload) -> Own:
         return loss
 
     def epoch() -> Callable[[], Any]:
-        step(x, y)  # so that there is a program
         inputs, labels = workload.batches(workload.epoch)
+        if not compiles:
+            batches = list(zip(map(tensor, inputs), map(tensor, labels)))
+            return lambda: [step(x, y) for x, y in batches]
         data = (inputs.reshape(-1, inputs.shape[-1]), labels.reshape(-1))
         return _repeated(own, data, workload.epoch)
 
+    def keep() -> Callable[[], None]:
+        if not compiles:
+            return lambda: None
+        cells = {cell: cell.array.copy() for cell, _ in own.program().graph.writes if cell.array is not None}
+
+        def restore() -> None:
+            for cell, array in cells.items():
+                cell.write(array.copy())
+
+        return restore
+
+    compiles = config.compile and available()
     x, y = map(tensor, workload.data())
-    own = Own(lambda: step(x, y), lambda loss: float(loss.item()), epoch, "one call", step)
+    how = "one call" if compiles else "calls"
+    own = Own(lambda: step(x, y), lambda loss: float(loss.item()), epoch, keep, how, step)
     return own
 
 

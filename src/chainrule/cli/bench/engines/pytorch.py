@@ -52,5 +52,23 @@ def prepare(workload: Workload) -> Prepared:
         batches = list(zip(*map(torch.from_numpy, workload.batches(workload.epoch))))
         return lambda: [step(x, y) for x, y in batches]
 
+    def keep() -> Callable[[], None]:
+        moments = [
+            one for state in optimizer.state.values() for one in state.values() if torch.is_tensor(one)
+        ]
+        return keeping(torch, [*model.parameters(), *model.buffers(), *moments])
+
     x, y = map(torch.from_numpy, workload.data())
-    return Prepared(lambda: step(x, y), lambda loss: float(loss.item()), epoch, "calls")
+    return Prepared(lambda: step(x, y), lambda loss: float(loss.item()), epoch, keep, "calls")
+
+
+def keeping(torch: Any, tensors: list[Any]) -> Callable[[], None]:
+    """What brings back the present numbers of these tensors."""
+    kept = [one.detach().clone() for one in tensors]
+
+    def restore() -> None:
+        with torch.no_grad():
+            for one, number in zip(tensors, kept):
+                one.copy_(number)
+
+    return restore

@@ -58,7 +58,11 @@ def prepare(workload: Workload) -> Prepared:
 
         return run
 
-    return Prepared(one_step, float, epoch, "lax.scan")
+    def keep() -> Callable[[], None]:
+        kept = jax.tree.map(np.array, held[0])
+        return lambda: held.__setitem__(0, jax.tree.map(jax.numpy.array, kept))
+
+    return Prepared(one_step, float, epoch, keep, "lax.scan")
 
 
 def _state(jax: Any, workload: Workload) -> dict[str, Any]:
