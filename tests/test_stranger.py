@@ -239,3 +239,12 @@ def test_modules_stay_on_the_cpu_and_are_not_pickled():
         model.to("cuda:0")
     with pytest.raises(TypeError, match="modules are not pickled"):
         pickle.dumps(model)
+
+
+def test_a_page_is_written_also_when_the_reader_of_the_text_leaves_early(tmp_path):
+    page, reader = tmp_path / "page.html", os.pipe()
+    os.close(reader[0])
+    command = [sys.executable, "-m", "chainrule.cli", "explain", "sigmoid(w*x)", "w=0.8", "x=0.5", "--html"]
+    with os.fdopen(reader[1], "wb") as closed:
+        subprocess.run([*command, str(page)], stdout=closed, stderr=subprocess.DEVNULL, check=False)
+    assert "</html>" in page.read_text(encoding="utf-8")

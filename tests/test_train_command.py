@@ -14,10 +14,11 @@ import pytest
 
 from chainrule.cli import main
 from chainrule.errors import RunError
+from chainrule.files import NewFolder
 from chainrule.language import catalogue
 from chainrule.train.predictor import load_predictor
 from chainrule.train.rivals import accuracy_interval, macro_f1
-from chainrule.train.run import read_run, reserve_folder
+from chainrule.train.run import free_place, read_run
 
 pandas = pytest.importorskip("pandas")
 datasets = pytest.importorskip("sklearn.datasets")
@@ -491,12 +492,12 @@ def test_a_run_without_weights(trained, tmp_path):
 
 def test_a_folder_appears_only_when_it_is_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = reserve_folder(None, "a table: with/odd name")
+    folder = NewFolder(free_place("a table: with/odd name"))
     folder.write("one", b"1")
     assert not os.path.exists(folder.place)
     folder.finish()
     assert os.listdir(folder.place) == ["one"] and folder.place.endswith("-a-table-with-odd-name")
-    unused = reserve_folder("deep/er/place", "x")
+    unused = NewFolder("deep/er/place")
     unused.discard()
     assert not os.path.exists("deep")
 

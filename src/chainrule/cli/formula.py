@@ -61,18 +61,18 @@ def explain_formula(arguments: argparse.Namespace) -> int:
         story.extras |= one.data
     story.notes[arguments.lang] = [line for one in sections for line in one.lines]
     if arguments.json:
-        print(story.json())
+        told = story.json()
     else:
-        print(tell(story, arguments.lang))
-        print(*story.notes[arguments.lang], sep="\n")
-    if page is not None:
+        told = "\n".join([tell(story, arguments.lang), *story.notes[arguments.lang]])
+    if page is not None:  # before anything is printed: the reader of a pipe may leave early
         for language in LANGUAGES:
             if language not in story.notes:
                 others = _sections(problem, story, arguments, language)
                 story.notes[language] = [line for one in others for line in one.lines]
         story.save(page, arguments.lang)
-        if not arguments.json:
-            print(sentence("explain.page", arguments.lang, path=readable(page)))
+    print(told)
+    if page is not None and not arguments.json:
+        print(sentence("explain.page", arguments.lang, path=readable(page)))
     return 1 if any(one.contradiction for one in sections) else 0
 
 

@@ -53,16 +53,18 @@ def explain_run(arguments: argparse.Namespace, place: str) -> int:
     found.story.title = teller.headline(arguments.lang)
     found.story.extras |= {"explanation": teller.data(row)}
     if arguments.json:
-        print(json.dumps(as_data(found.story), ensure_ascii=False, allow_nan=False, indent=2))
+        told = json.dumps(as_data(found.story), ensure_ascii=False, allow_nan=False, indent=2)
     else:
-        print("\n".join(teller.lines(arguments.lang)))
-        print(f"\n{sentence('row.story', arguments.lang)}\n")
-        print(tell(found.story, arguments.lang).partition("\n")[2].lstrip("\n"))
-    if page is not None:
+        story = tell(found.story, arguments.lang).partition("\n")[2].lstrip("\n")
+        told = "\n".join(
+            [*teller.lines(arguments.lang), "", sentence("row.story", arguments.lang), "", story]
+        )
+    if page is not None:  # before anything is printed: the reader of a pipe may leave early
         found.story.notes = {language: teller.lines(language)[1:] for language in LANGUAGES}
         found.story.save(page, arguments.lang)
-        if not arguments.json:
-            print(sentence("explain.page", arguments.lang, path=readable(page)))
+    print(told)
+    if page is not None and not arguments.json:
+        print(sentence("explain.page", arguments.lang, path=readable(page)))
     return 0
 
 

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import RunError
-from ..files import NewFolder, replace_file, sync_folder
+from ..files import replace_file, sync_folder
 from ..tensor import Tensor
 from .files import Path, from_bytes, read_file, readable, to_bytes
 from .lock import FolderLock
@@ -188,25 +188,6 @@ class RunFolder:
 
 
 # ------------------------------------------------------------------------------------------- places
-
-
-def reserve_folder(out: str | None, name: str) -> NewFolder:
-    """A new folder for a run: `out` itself, or `runs/<date>-<name>` with a number behind it if that exists.
-
-    Raises RunError, which names the option --out, if it exists with files in it or cannot be made.
-    """
-    place = out if out is not None else free_place(name)
-    if os.path.lexists(place) and not (os.path.isdir(place) and not os.listdir(place)):
-        raise RunError(
-            f"a run needs a folder of its own; got {place!r}, which exists. Name another with --out"
-        )
-    try:
-        return NewFolder(place)
-    except OSError as error:
-        raise RunError(
-            f"a run needs a folder that it can make; got {place!r}: {error.strerror}. Name a place that can be "
-            "written to with --out"
-        ) from error
 
 
 def free_place(name: str) -> str:
