@@ -240,6 +240,48 @@ def _position(name: str, function: Reference) -> Samples:
     )
 
 
+def _conv(x: Any, w: Any, *, strides: Any, dilation: Any, groups: int) -> Any:
+    """The sum over every place, channel and kernel entry, one at a time."""
+    places = [
+        (n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], w.shape[2:], strides, dilation)
+    ]
+    out = np.zeros((x.shape[0], w.shape[0], *places), x.dtype)
+    share = w.shape[0] // groups
+    for n, o, *place in np.ndindex(out.shape):
+        for c, *offset in np.ndindex(w.shape[1:]):
+            at = tuple(p * s + k * d for p, k, s, d in zip(place, offset, strides, dilation))
+            out[(n, o, *place)] += x[(n, o // share * w.shape[1] + c, *at)] * w[(o, c, *offset)]
+    return out
+
+
+def _window(x: Any, *, sizes: Any, strides: Any, dilation: Any) -> Any:
+    first = x.ndim - len(sizes)
+    places = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[first:], sizes, strides, dilation)]
+    out = np.zeros((*x.shape[:first], *places, *sizes), x.dtype)
+    for place in np.ndindex(*places):
+        for offset in np.ndindex(*sizes):
+            at = tuple(p * s + k * d for p, k, s, d in zip(place, offset, strides, dilation))
+            out[(..., *place, *offset)] = x[(..., *at)]
+    return out
+
+
+def _fold(x: Any, *, shape: Any, strides: Any, dilation: Any) -> Any:
+    first = x.ndim - 2 * len(shape)
+    out = np.zeros((*x.shape[:first], *shape), x.dtype)
+    for both in np.ndindex(x.shape[first:]):
+        place, offset = both[: len(shape)], both[len(shape) :]
+        out[(..., *(p * s + k * d for p, k, s, d in zip(place, offset, strides, dilation)))] += x[(..., *both)]
+    return out
+
+
+def _positions(x: Any, *, axes: Any) -> Any:
+    out = np.zeros(x.shape, "int64")
+    for place in np.ndindex(x.shape):
+        out[place] = int("0" + "".join(str(place[axis]) for axis in axes))  # sizes below 10 count in tens
+    ranks = {number: rank for rank, number in enumerate(sorted({int(one) for one in out.flat}))}
+    return np.asarray([ranks[int(one)] for one in out.flat], "int64").reshape(x.shape)
+
+
 SAMPLES: dict[str, Samples] = {
     # comparisons and bits
     "equal": elementwise("equal", lambda x, y: x == y, REAL, apart(REAL, 0.5), integers=NUMBERS),
@@ -440,11 +482,54 @@ SAMPLES: dict[str, Samples] = {
         "matmul", lambda x, y: np.einsum("...ij,...jk->...ik", x, y),
         ([(3, 5), (5, 2)], {}), ([(2, 3, 1), (2, 1, 3)], {}), ([(1, 7), (7, 1)], {}), ([(3, 0), (0, 2)], {}),
         ([(0, 3), (3, 2)], {}), ([(2, 1, 3, 2), (2, 1, 2, 5)], {})),
+    "conv": structural(
+        "conv", _conv,
+        ([(1, 1, 5), (1, 1, 3)], {"strides": (1,), "dilation": (1,), "groups": 1}),
+        ([(2, 3, 7), (2, 3, 2)], {"strides": (2,), "dilation": (3,), "groups": 1}),
+        ([(1, 2, 8), (2, 1, 3)], {"strides": (3,), "dilation": (1,), "groups": 2}),
+        ([(1, 4, 3), (6, 2, 1)], {"strides": (2,), "dilation": (5,), "groups": 2}),
+        ([(1, 2, 4, 5), (1, 2, 2, 3)], {"strides": (1, 1), "dilation": (1, 1), "groups": 1}),
+        ([(2, 2, 5, 3), (2, 1, 3, 1)], {"strides": (1, 2), "dilation": (2, 1), "groups": 2}),
+        ([(1, 1, 6, 7), (1, 1, 2, 2)], {"strides": (3, 2), "dilation": (2, 3), "groups": 1}),
+        ([(1, 1, 3, 2, 3), (2, 1, 2, 1, 2)], {"strides": (1, 1, 1), "dilation": (1, 1, 1), "groups": 1}),
+        ([(0, 2, 4), (3, 2, 2)], {"strides": (1,), "dilation": (1,), "groups": 1})),
+    "window": structural(
+        "window", _window,
+        ([(7,)], {"sizes": (3,), "strides": (2,), "dilation": (1,)}),
+        ([(2, 8)], {"sizes": (2,), "strides": (1,), "dilation": (3,)}),
+        ([(2, 4, 5)], {"sizes": (2, 2), "strides": (2, 2), "dilation": (1, 1)}),
+        ([(5, 4)], {"sizes": (3, 1), "strides": (1, 2), "dilation": (2, 1)}),
+        ([(7,)], {"sizes": (2,), "strides": (4,), "dilation": (2,)}),
+        ([(0, 3)], {"sizes": (2,), "strides": (1,), "dilation": (1,)}),
+        ([(3,)], {"sizes": (), "strides": (), "dilation": ()})),
+    "fold": structural(
+        "fold", _fold,
+        ([(3, 3)], {"shape": (8,), "strides": (2,), "dilation": (1,)}),
+        ([(2, 5, 2)], {"shape": (8,), "strides": (1,), "dilation": (3,)}),
+        ([(2, 2, 2, 2, 2)], {"shape": (4, 5), "strides": (2, 2), "dilation": (1, 1)}),
+        ([(1, 2, 3, 1)], {"shape": (5, 4), "strides": (1, 2), "dilation": (2, 1)}),
+        ([(2, 5)], {"shape": (7,), "strides": (2,), "dilation": (1,)}),
+        ([(2, 2)], {"shape": (8,), "strides": (4,), "dilation": (2,)}),
+        ([(0, 2, 2)], {"shape": (3,), "strides": (1,), "dilation": (1,)})),
+    "positions_like": structural(
+        "positions_like", _positions,
+        ([(7,)], {"axes": (0,)}), ([(3, 5)], {"axes": (1,)}), ([(2, 3, 4)], {"axes": (1, 2)}),
+        ([(2, 3, 4)], {"axes": (0, 2)}), ([(0, 3)], {"axes": (1,)}), ([(2, 3)], {"axes": ()})),
+    "first_max": structural(
+        "first_max", lambda x, *, axes, keepdims: x.max(axis=tuple(axes), keepdims=keepdims),
+        ([(7,)], {"axes": (0,), "keepdims": False}),
+        ([(3, 5)], {"axes": (1,), "keepdims": True}),
+        ([(2, 3, 4)], {"axes": (1, 2), "keepdims": False}),
+        ([(2, 3, 4)], {"axes": (0, 2), "keepdims": True}),
+        ([(2, 3, 4)], {"axes": (1,), "keepdims": False}),
+        ([(0, 3)], {"axes": (1,), "keepdims": False}),
+        ([(3,)], {"axes": (), "keepdims": True})),
     "reduce_max": _axes("reduce_max", "max"),
     "reduce_min": _axes("reduce_min", "min"),
 }  # fmt: skip
 
 WITHOUT_SAMPLES = {
+    "scan": "runs a graph for each step of time: tested in test_scan.py",
     "call": "runs a whole graph: tested through checkpoint in test_transforms.py",
     "part": "reads one result of several: tested through checkpoint in test_transforms.py",
     "custom": "carries a rule of the user: tested in test_transforms.py and test_gradcheck.py",
@@ -488,6 +573,12 @@ CONVENTIONS: dict[str, tuple[Convention, ...]] = {
                    Convention((_f(3, 3, 3),), _f(3), (_f(1 / 3, 1 / 3, 1 / 3),), {"axes": (0,), "keepdims": True}),
                    Convention((_f(1, NAN),), np.asarray(NAN), None, ROW),
                    Convention((_f(),), attributes=ROW, error=ShapeError)),
+    "first_max": (Convention((_f(1, 2, 2),), np.asarray(2.0), (_f(0, 1, 0),), ROW),
+                  Convention((_f(1, NAN, 3, NAN),), np.asarray(NAN), (_f(0, 1, 0, 0),), ROW),
+                  Convention((_f(-INF, -INF),), np.asarray(-INF), (_f(1, 0),), ROW),
+                  Convention((_f(5, 7, 7, 5, 7, 7).reshape(3, 2),), np.asarray(7.0),
+                             (_f(0, 1, 0, 0, 0, 0).reshape(3, 2),), {"axes": (0, 1), "keepdims": False}),
+                  Convention((_f(),), attributes=ROW, error=ShapeError)),
     "reduce_min": (Convention((_f(1, 1, 2),), np.asarray(1.0), (_f(0.5, 0.5, 0),), ROW),
                    Convention((_f(1, NAN),), np.asarray(NAN), None, ROW),
                    Convention((_f(),), attributes=ROW, error=ShapeError)),

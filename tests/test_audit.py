@@ -316,7 +316,7 @@ def work(loops: Loops) -> float:
                 total += one.variable.extent * of(one.body)
             elif isinstance(one, ir.Contraction):
                 elements = one.rows.extent * one.columns.extent * np.prod([v.extent for v in one.batch])
-                total += elements * (2 * one.inner.extent + 3 * (one.finite is not None))
+                total += elements * (2 * np.prod([v.extent for v in one.inner]) + 3 * (one.finite is not None))
             elif isinstance(one, ir.Value):
                 total += one.opcode != "constant"
             else:

@@ -20,7 +20,7 @@ from chainrule.cli import main
 from chainrule.cli.bench import growth, machine, page, probe, record, timing
 from chainrule.cli.bench.engines import ENGINES, OURS, Prepared, own
 from chainrule.cli.bench.table import Teller, duration
-from chainrule.cli.bench.workloads import WORKLOADS, Workload
+from chainrule.cli.bench.workloads import WORKLOADS, Layered, Sequences, Workload
 from chainrule.language import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,9 @@ def test_the_record_has_its_form(quick):
     assert quick["machine"]["threads"] >= 1 and quick["machine"]["packages"]["numpy"] == np.__version__
     (one,) = quick["workloads"]
     workload = Workload.from_json(one["workload"])
-    assert workload == Workload("sizes", (5, 4, 3), 6, norm=True) and workload.as_json() == one["workload"]
+    assert (
+        workload == Layered("sizes", 6, sizes=(5, 4, 3), norm=True) and workload.as_json() == one["workload"]
+    )
     ours = one["engines"][OURS]
     assert ours["status"] == record.MEASURED and ours["apart"] == 0
     assert len(ours["losses"]) == 3 and all(map(math.isfinite, ours["losses"]))
@@ -120,7 +122,18 @@ def test_wrong_usage_is_told_before_anything_is_measured(capsys, arguments, told
 # ------------------------------------------------------------------------------------------- engines
 
 
-STEPS = [WORKLOADS["odd_tiny"], WORKLOADS["odd_float64"], Workload("norm", (6, 5, 4, 3), 7, norm=True)]
+SMALL_IMAGE = Layered("image", 5, sizes=(12, 7, 3), image=(2, 8, 8), channels=(4, 3))
+SEQUENCES = [
+    Sequences(name, 3, network=name, width=8, length=6, vocabulary=11, layers=2, heads=2)
+    for name in ("rnn", "lstm", "gpt")
+]
+STEPS = [
+    SMALL_IMAGE,
+    *SEQUENCES,
+    WORKLOADS["odd_tiny"],
+    WORKLOADS["odd_float64"],
+    Layered("norm", 7, sizes=(6, 5, 4, 3), norm=True),
+]
 
 
 @pytest.fixture
@@ -149,7 +162,7 @@ def test_rivals_take_the_same_steps(workload, rival, jax_as_it_was):
 
 def test_our_step_is_the_networks_own():
     """The first loss is that of the formula, and the steps learn."""
-    workload = Workload("one", (5, 4, 3), 8, dtype="float64", optimizer="sgd")
+    workload = Layered("one", 8, "float64", "sgd", sizes=(5, 4, 3))
     weights, (x, y) = workload.weights(), workload.data()
     hidden = np.maximum(x @ weights["0.weight"].T + weights["0.bias"], 0)
     scores = hidden @ weights["2.weight"].T + weights["2.bias"]
@@ -160,7 +173,7 @@ def test_our_step_is_the_networks_own():
 
 
 def test_an_epoch_in_one_call_is_as_many_calls():
-    workload = Workload("one", (5, 4, 3), 8, norm=True)
+    workload = Layered("one", 8, sizes=(5, 4, 3), norm=True)
     ours, other = own.prepare(workload), own.prepare(workload)
     for one in (ours, other):
         one.step()
@@ -182,7 +195,7 @@ def test_the_counts_of_a_workload():
     assert tiny.flops == 2 * 32 * (2 * 64 * 32 + 3 * 32 * 10)
     assert tiny.state_bytes == 2 * 4 * tiny.parameters
     assert WORKLOADS["mlp_small"].state_bytes == 6 * 4 * WORKLOADS["mlp_small"].parameters
-    assert [one.kind for one in Workload("n", (3, 3, 2), 2, norm=True).layers()] == [
+    assert [one.kind for one in Layered("n", 2, sizes=(3, 3, 2), norm=True).layers()] == [
         "linear",
         "norm",
         "relu",
@@ -223,7 +236,7 @@ def test_a_rival_that_fails_is_reported_and_the_rest_is_measured(capsys, monkeyp
 
 
 def test_a_process_of_its_own_tells_first_step_and_memory():
-    cold, cached = probe.ask(OURS, Workload("one", (5, 4, 3), 6))
+    cold, cached = probe.ask(OURS, Layered("one", 6, sizes=(5, 4, 3)))
     for one in (cold, cached):
         assert one["first_step"] > 0 and one["import"] > 0 and math.isfinite(one["loss"])
     assert cold["loss"] == cached["loss"]

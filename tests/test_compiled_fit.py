@@ -530,6 +530,19 @@ def test_curves_on_digits_agree(name):
     assert losses < 1e-11 and weights < 1e-11
 
 
+def test_how_soon_code_is_made_follows_from_steps_and_pixels_too():
+    places = {(32, 16): 32, (32,): 32, (32, 100, 8): 3200, (32, 3, 10, 10): 3200}
+    for shape, count in places.items():
+        assert engine._places(np.zeros(shape, np.float32)) == count
+    assert engine._places(np.zeros((32, 100), np.int64)) == 3200
+
+    model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    made = engine.make_forward_engine(model, "auto", lambda model, x: model(x))
+    small = made._wait([np.zeros((8, 1, 2, 2), np.float32)])
+    large = made._wait([np.zeros((64, 1, 64, 64), np.float32)])
+    assert large < small / 10
+
+
 if __name__ == "__main__":
     for model in digit_models():
         count, between_losses, between_weights = farthest(model, digits(), int(sys.argv[1]))

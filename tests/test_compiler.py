@@ -14,7 +14,7 @@ import pytest
 import chainrule as cr
 from chainrule import functional as F
 from chainrule import ops
-from chainrule.compiler import STAGES, Buffer, compile_graph
+from chainrule.compiler import PASSES, STAGES, Buffer, compile_graph
 from chainrule.compiler import loops as ir
 from chainrule.compiler.fuse import verify as verify_fusion
 from chainrule.compiler.indices import Index, Variable, offset
@@ -35,6 +35,11 @@ from random_programs import check
 
 GOLDEN = Path(__file__).parent / "golden"
 FLOATS = ("float32", "float64")
+
+
+def needs(*passes: str) -> Any:
+    """A test of what a pass does: it has no meaning where CHAINRULE_SKIP switches that pass off."""
+    return pytest.mark.skipif(bool(config.skip & set(passes)), reason="the pass is switched off")
 
 
 def graph_of(function: Any, *arrays: np.ndarray) -> Graph:
@@ -91,6 +96,7 @@ def stages() -> dict[str, str]:
     return compile_graph(graph, Registers(32, 16)).stages
 
 
+@needs(*PASSES)
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_prints_what_is_written_down(stage: str, stages: dict[str, str]) -> None:
     """CHAINRULE_UPDATE_GOLDEN=1 writes the files anew; read the difference before you keep it."""
@@ -101,6 +107,7 @@ def test_every_stage_prints_what_is_written_down(stage: str, stages: dict[str, s
     assert text == file.read_text(encoding="utf-8")
 
 
+@needs("fuse")
 def test_a_dumped_stage_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,9 +143,9 @@ CASES = [
 
 
 def test_every_operation_but_sorting_has_loops() -> None:
-    """`call`, `part` and `custom` are written out by simplify."""
+    """`call` and `custom` are written out by simplify."""
     without = {op.name for op in ops.primitives() if op.lowering is HOST}
-    assert without == {"argsort", "call", "part", "custom"}
+    assert without == {"argsort", "call", "custom"}
 
 
 @pytest.mark.parametrize("name", sorted({operation.name for operation, _ in CASES}))
@@ -280,6 +287,7 @@ def test_reductions_start_from_what_nothing_is_beyond(dtype: str) -> None:
     assert_agree(both, high, low)
 
 
+@needs("fuse")
 def test_views_cost_nothing_and_are_right() -> None:
     x = np.arange(2 * 3 * 5 * 7, dtype="float32").reshape(2, 3, 5, 7)
 
@@ -380,6 +388,7 @@ def decisions_of(function: Any, *arrays: np.ndarray) -> dict[str, tuple[bool, st
     return {node.operation.name: (made.stored, made.reason) for node, made in fusion.decisions.items()}
 
 
+@needs("fuse")
 def test_every_decision_has_its_reason() -> None:
     made = decisions_of(lambda x: ops.sum_(ops.exp(x) * 2.0, axes=(0,), keepdims=False), X)
     assert made["exp"] == (False, "read in one place")
@@ -402,6 +411,7 @@ def test_every_decision_has_its_reason() -> None:
     assert made["permute_dims"] == (False, "only reads elsewhere")
 
 
+@needs("fuse")
 def test_a_costly_value_behind_a_broadcast_is_stored() -> None:
     row = np.zeros((1, 3))
     made = decisions_of(lambda x: ops.broadcast_to(ops.exp(x) + 1.0, shape=(7, 3)) * 2.0, row)
@@ -409,6 +419,7 @@ def test_a_costly_value_behind_a_broadcast_is_stored() -> None:
     assert made["add"][0] is False
 
 
+@needs("fuse")
 def test_what_a_maximum_and_its_shift_read_is_stored_once() -> None:
     def shifted(x: Any) -> Any:
         y = x * 3.0
@@ -420,6 +431,7 @@ def test_what_a_maximum_and_its_shift_read_is_stored_once() -> None:
     )
 
 
+@needs("fuse")
 def test_long_chains_are_cut_and_deep_ones_need_no_recursion() -> None:
     def chain(x: Any) -> Any:
         for _ in range(3000):

@@ -9,7 +9,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn, optim
-from chainrule.data.loader import epoch_order
+from chainrule.data.sources import epoch_order
 from chainrule.errors import ArgumentError, DataError, ShapeError
 from chainrule.train import fit
 

@@ -149,14 +149,14 @@ def test_the_table_is_in_sentences_and_speaks_of_what_is_not_here() -> None:
 
 def test_layers_that_are_not_here_are_answered() -> None:
     for name, words in (
-        ("BatchNorm2d", r"Use BatchNorm1d on x\.reshape"),
-        ("LSTM", "There is nothing of the kind yet"),
+        ("BatchNorm3d", r"Use BatchNorm1d on x\.reshape"),
+        ("Bilinear", "There is nothing of the kind yet"),
         ("functional", r"Use cr\.functional"),
         ("Nonsense", r"nn has no 'Nonsense'\. See dir\(nn\)"),
     ):
         with pytest.raises(AttributeError, match=words):
             getattr(nn, name)
-    assert not hasattr(nn, "Conv2d") and nn.Linear(1, 1).to(device="cpu").to("cpu") is not None
+    assert not hasattr(nn, "Conv3d") and nn.Linear(1, 1).to(device="cpu").to("cpu") is not None
     with pytest.raises(ArgumentError, match="the only device is 'cpu'; got 'cuda:0'"):
         nn.Linear(1, 1).to(device="cuda:0")
 

@@ -49,7 +49,7 @@ def test_the_order_is_a_pure_function_of_seed_and_epoch():
     list(source.epoch(9))  # what came before does not matter
     assert tuple(source.order(2)) == orders[5, 2]
     code = (
-        "from chainrule.data.loader import epoch_order; import chainrule as cr; cr.rand(5); "
+        "from chainrule.data.sources import epoch_order; import chainrule as cr; cr.rand(5); "
         "print(epoch_order(100, 5, 2).tolist())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -241,7 +241,7 @@ def test_each_loop_over_a_loader_is_the_next_epoch():
 
 @pytest.mark.parametrize("options,words", [
     ({"batch_size": 0}, "batch_size must be a whole number from 1; got 0"),
-    ({"num_workers": 4}, "no argument 'num_workers'. Leave it out: batches are cut from arrays in memory"),
+    ({"num_workers": 4}, "num_workers is for a data.Dataset; got 4 for arrays. Leave it out: batches are cut"),
     ({"generator": 4}, "Write seed="),
     ({"sampler": 4}, "no argument 'sampler'"),
     ({"nonsense": 4}, "It takes batch_size, shuffle"),

@@ -22,6 +22,7 @@ from .errors import (
 )
 from .explain import Story, explain
 from .ops.namespace import Rescue, rescues
+from .iteration import scan
 from .runtime import compile, get_num_threads, set_num_threads
 from .tensor import Tensor
 from .tensor.creation import (
@@ -92,7 +93,7 @@ __all__ = [
     "minimum", "moveaxis", "multiply", "nan", "negative", "newaxis", "nextafter", "nn", "no_grad",
     "nonzero", "not_equal", "ones", "ones_like", "optim", "outer", "pad", "permute_dims", "pi", "positive",
     "pow", "predict", "prod", "rand", "randint", "randn", "randperm", "reciprocal", "relu", "remainder",
-    "repeat", "rescues", "reshape", "result_type", "roll", "round", "save", "searchsorted",
+    "repeat", "rescues", "reshape", "result_type", "roll", "round", "save", "scan", "searchsorted",
     "set_num_threads", "sigmoid", "sign", "signbit", "sin", "sinh", "sort", "sqrt", "square", "squeeze",
     "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tensor", "tensordot",
     "testing", "tile", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all",

@@ -17,8 +17,8 @@ import numpy as np
 from . import ops
 from .errors import BoundsError, ChainruleError, GradientError
 from .graph import Cell, Graph, Node, Trace, constant, evaluate, state, topological
-from .operations import INPUT, Attributes, Operation, Type
-from .ops.lowering import Exact
+from .operations import INPUT, WITHOUT_GRAPH, Attributes, Operation, Type
+from .ops.lowering import Exact, Part
 
 Value = Any
 """An array in the fast mode, a node otherwise."""
@@ -92,6 +92,7 @@ def gradients(
     as_nodes: bool = False,
     contributions: list[Contribution] | None = None,
     visit: Callable[[Node, Value], None] | None = None,
+    whole: bool = False,
 ) -> dict[Node, Value]:
     """Cotangents of nodes, given those of `outputs`; by the chain rule, from the last node to the first.
 
@@ -99,9 +100,10 @@ def gradients(
     that no path reaches is missing). Otherwise every node on a path that requires grad is visited, and
     `visit(node, cotangent)` is called once for each when its cotangent is complete. `contributions`
     collects what every node passed to every operand. Hooks come first: what they answer is the cotangent.
+    `whole`: raise GradientError where a compiled function, whose results have no graph, stands in the way.
     """
     mode: type[Mode] = Nodes if as_nodes else Arrays
-    order = _differentiable(outputs)
+    order = _differentiable(outputs, whole)
     wanted = None if wrt is None else set(wrt)
     needed = None if wanted is None else _leading_to(wanted, order)
     found: dict[Node, Value] = {}
@@ -139,15 +141,22 @@ def gradients(
 _SERIAL = operator.attrgetter("serial")
 
 
-def _differentiable(outputs: Iterable[Node]) -> list[Node]:
-    """Nodes that require grad and lead to `outputs`, operands first."""
+def _differentiable(outputs: Iterable[Node], whole: bool = False) -> list[Node]:
+    """Nodes that require grad and lead to `outputs`, operands first; `whole` as in `gradients`."""
     pending = [node for node in outputs if node.requires_grad]
     seen = set(pending)
     while pending:
         for operand in pending.pop().inputs:
-            if operand.requires_grad and operand not in seen:
-                seen.add(operand)
-                pending.append(operand)
+            if operand.requires_grad:
+                if operand not in seen:
+                    seen.add(operand)
+                    pending.append(operand)
+            elif whole and operand.attributes is WITHOUT_GRAPH:
+                raise GradientError(
+                    "a gradient cannot pass the result of a compiled function, which has no graph; got "
+                    f"{operand.dtype.name}{operand.shape} of one beside tensors that require grad. Compute the loss "
+                    "inside the compiled function, or use .detach() on its result if it is meant as a constant"
+                )
     return sorted(seen, key=_SERIAL)
 
 
@@ -502,6 +511,7 @@ def _pull_part(node: Node, g: Value, mode: type[Mode], wanted: list[int]) -> lis
     types=lambda *operands, index: (operands[index],),
     pull=_pull_part,
     push=lambda node, tangents, mode: tangents[0][node.attributes["index"]],
+    lower=Part(),
     exact=Exact(results=lambda operands, inline, *, index: operands[0][index]),
 )
 def part(xp: Any, operands: tuple[Any, ...], *, index: int) -> Any:

@@ -106,6 +106,12 @@ KEYWORDS: Mapping[str, Keyword] = {
     "dim": Keyword("Use axis=…"),
     "keepdim": Keyword("Use keepdims=…"),
     "unbiased": Keyword("Use correction=1", (False,)),
+    "add_bias_kv": Keyword("Add a row to key and value: cr.concat([key, row])", (False,)),
+    "add_zero_attn": Keyword("Add a row of zeros to key and value: cr.concat([key, row])", (False,)),
+    "proj_size": Keyword("Leave it out, and put an nn.Linear behind the net", (0,)),
+    "enable_nested_tensor": Keyword("Sequences are padded: leave it out", (True, False)),
+    "mask_check": Keyword("Leave it out", (True, False)),
+    "enforce_sorted": Keyword("Sequences may come in any order: leave it out", (True, False)),
     "input": Keyword("Pass it first, without a name"),
     "other": Keyword("Pass it second, without a name"),
 }
@@ -289,6 +295,8 @@ FIT_ADVICE = {
     **dict.fromkeys(("gradient_clip_val", "max_grad_norm", "clipnorm"), "Use clip_norm=…"),
     **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps"), "Use accumulate=…"),
     **dict.fromkeys(("lr_scheduler", "schedule"), "Use scheduler=…"),
+    **dict.fromkeys(("augmentation", "transform", "transforms"), "Use augment=…, a change or a list of them"),
+    **dict.fromkeys(("vocabulary", "vocab", "tokenizer"), "Use preparation=…, a cr.data.Vocabulary"),
     **dict.fromkeys(("checkpoint_dir", "output_dir", "default_root_dir"), "Use folder=…"),
 }  # fmt: skip
 
@@ -304,6 +312,7 @@ MODULE_ADVICE = {
     "compile": "Use cr.compile on the whole step",
     "set_extra_state": "Use register_buffer",
     "get_extra_state": "Use register_buffer",
+    "flatten_parameters": "Weights are read where they lie: leave it out",
 }
 
 
@@ -317,17 +326,25 @@ _OF_OPERATIONS = "nothing of the kind yet: write it as an nn.Module from the fun
 # Layers of PyTorch's that are none here → what to write, as the end of "Use …"; "nothing" stands for itself.
 LAYER_ADVICE = {
     "functional": "cr.functional", "F": "cr.functional",
-    **dict.fromkeys(("BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"), "BatchNorm1d on x.reshape((N, C, -1))"),
-    **dict.fromkeys(("GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "RMSNorm", "LocalResponseNorm"), "LayerNorm"),
-    **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"), "Dropout"),
-    "EmbeddingBag": "Embedding, then .sum(axis=1) or .mean(axis=1)", "Unflatten": "x.reshape(…)",
+    "BatchNorm3d": "BatchNorm1d on x.reshape((N, C, -1))",
+    "SyncBatchNorm": "BatchNorm1d or BatchNorm2d: there is one process",
+    **dict.fromkeys(("InstanceNorm1d", "InstanceNorm2d"), "GroupNorm(channels, channels)"),
+    "LocalResponseNorm": "GroupNorm",
+    **dict.fromkeys(("AlphaDropout", "FeatureAlphaDropout"), "Dropout"),
+    "EmbeddingBag": "Embedding, then .sum(axis=1) or .mean(axis=1)",
+    **dict.fromkeys(("UpsamplingNearest2d", "UpsamplingBilinear2d"), "Upsample"),
+    **dict.fromkeys(("ReflectionPad1d", "ReflectionPad2d", "ReplicationPad1d", "ReplicationPad2d", "CircularPad1d",
+                     "CircularPad2d", "ConstantPad1d", "ConstantPad2d", "ZeroPad1d"), "functional.pad"),
+    **dict.fromkeys(("LazyConv1d", "LazyConv2d"), "Conv1d or Conv2d with in_channels"),
     **dict.fromkeys(("ParameterList", "ParameterDict"), "one attribute for each Parameter, or register_parameter"),
     "Softmax2d": "Softmax(dim=1)", "LazyLinear": "Linear(in_features, out_features)",
+    "PositionalEncoding": "SinusoidalPositions or LearnedPositions",
+    **dict.fromkeys(("Transformer", "TransformerDecoder", "TransformerDecoderLayer"),
+                    "MultiheadAttention, TransformerEncoderLayer and is_causal=True"),
     **dict.fromkeys(("DataParallel", "parallel"), "the model itself: there is one process"),
     **dict.fromkeys(
-        ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "MaxPool1d", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d",
-         "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "MultiheadAttention", "Transformer",
-         "TransformerEncoder", "TransformerEncoderLayer", "Upsample", "Bilinear"), _OF_OPERATIONS,
+        ("Conv3d", "ConvTranspose3d", "MaxPool3d", "AvgPool3d", "Dropout3d", "MaxUnpool2d", "LPPool2d", "Fold",
+         "Unfold", "PixelShuffle", "Bilinear"), _OF_OPERATIONS,
     ),
 }  # fmt: skip
 
@@ -347,15 +364,26 @@ def missing_layer(name: str) -> MissingNameError:
 ROOM_ADVICE: Mapping[str, Mapping[str, str]] = {
     "functional": {
         "one_hot": "cr.eye(classes)[y]", "normalize": "x / cr.sqrt((x * x).sum(axis=-1, keepdims=True))",
-        "pad": "cr.pad(x, …)", "cosine_similarity": "cr.vecdot(x, y) over the lengths of both",
-        "scaled_dot_product_attention": "cr.functional.softmax(q @ k.mT / d**0.5, axis=-1) @ v",
+        "upsample": "cr.functional.interpolate(x, …)", "cosine_similarity": "cr.vecdot(x, y) over the lengths of both",
         "glu": "a * cr.sigmoid(b), of the two halves", "prelu": "cr.functional.leaky_relu(x, slope)",
         "gaussian_nll_loss": "an expression of your own",
     },
     "data": {
-        **dict.fromkeys(("TensorDataset", "Dataset", "IterableDataset"), "arrays: DataLoader((X, y)), cr.fit"),
-        **dict.fromkeys(("random_split", "Subset"), "cr.data.train_test_split(X, y), or indices"),
+        **dict.fromkeys(("TensorDataset", "IterableDataset"), "arrays: DataLoader((X, y)), cr.fit; or cr.data.Dataset"),
+        "random_split": "dataset.split(0.2), or cr.data.train_test_split(X, y)",
+        **dict.fromkeys(("transforms", "v2", "ToTensor"), "cr.data.as_images, and augment= of cr.fit and DataLoader"),
+        **dict.fromkeys(("Normalize", "Resize", "CenterCrop"), "cr.data.ImageFolder(root, resize=…), or arithmetic"),
+        **dict.fromkeys(("RandomRotation", "ColorJitter", "RandomAffine", "RandomErasing"),
+                        "a function (images, chance) → images as augment="),
+        "pad_sequence": "cr.data.pad_sequences(sequences)",
+        **dict.fromkeys(("Tokenizer", "StringLookup", "TextVectorization"), "cr.data.Vocabulary.from_text(text)"),
+        "timeseries_dataset_from_array": "cr.data.SeriesWindows(values, length, horizon)",
+        "image_dataset_from_directory": "cr.data.ImageFolder(root)",
         **dict.fromkeys(("WeightedRandomSampler", "RandomSampler", "Sampler"), "sample_weight= and shuffle="),
+    },
+    "nn.utils": {
+        "rnn": "cr.data.pad_sequences, then net(x, lengths=lengths)",
+        "parametrizations": "a forward of your own", "prune": "a mask that multiplies the weight",
     },
     "nn.init": {"dirac_": "weight.copy_(cr.eye(n)), under cr.no_grad()"},
 }  # fmt: skip

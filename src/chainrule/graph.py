@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from .dtypes import Dtype
-from .errors import BoundsError, ChainruleError, GraphError, Origin, find_origin
-from .operations import CONSTANT, NO_ATTRIBUTES, READ, Arithmetic, Array, Attributes, Operation, Type
+from .errors import BoundsError, ChainruleError, GraphError, Origin, TraceError, find_origin
+from .locks import lock_of
+from .operations import CONSTANT, INPUT, NO_ATTRIBUTES, READ, Arithmetic, Array, Attributes, Operation, Type
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -48,6 +49,11 @@ class Scope:
 
 class Trace(Protocol):
     """What a running trace offers to cells: it stands between them and the graph being built."""
+
+    place: ClassVar[str] = "inside cr.compile"
+    advice: ClassVar[str] = (
+        "Return it from the step, use cr.where instead of if, or set CHAINRULE_COMPILE=0 to run eagerly"
+    )
 
     def read(self, cell: Cell) -> Node:
         """The node that stands for the cell's array at this point of the trace."""
@@ -154,12 +160,13 @@ class Node(Arithmetic):
     def value(self) -> Any:
         """The array (a tuple of arrays for several results), or None for a traced node.
 
-        A broadcast is expanded only when somebody looks at it: NumPy broadcasts by itself.
+        A broadcast is expanded only when somebody looks at it, and not kept: NumPy broadcasts by itself, and in a
+        compiled step a mask or table would become a constant of the expanded size.
         """
         if self._value is None and self.operation.name == "broadcast_to":
             source = self.inputs[0].value
             if source is not None:
-                self._value = self.operation.body(np, source, **self.attributes)
+                return self.operation.body(np, source, **self.attributes)
         return self._value
 
     @property
@@ -212,16 +219,21 @@ class Cell:
 
     Arrays are replaced, never written into, so a node that read the cell keeps what it read. Only the runtime
     writes into an array, into one that it has made itself (`owned`) and that nobody else can reach.
+
+    An engine may leave an array of its own kind here (`_array`), on a device of its own: it has a shape and a dtype,
+    and NumPy can copy it, which is done when somebody asks for `array`.
     """
 
     __slots__ = (
-        "__weakref__", "_array", "_reader", "generation", "grad", "hooks", "kind", "name", "owned", "requires_grad",
+        "__weakref__", "_array", "_copied", "_reader", "generation", "grad", "hooks", "kind", "name", "owned",
+        "requires_grad",
     )  # fmt: skip
 
     def __init__(
         self, array: Array, requires_grad: bool = False, kind: str = "leaf", name: str | None = None
     ) -> None:
-        self._array = array
+        self._array: Any = array
+        self._copied: tuple[Any, Array] | None = None
         self.grad: Any = None
         self.hooks: Hooks | None = None
         self.requires_grad = requires_grad
@@ -236,7 +248,28 @@ class Cell:
     @property
     def array(self) -> Array:
         """The array that the cell holds now."""
-        return self._array
+        held = self._array
+        return held if type(held) is np.ndarray else self._copy()
+
+    def _copy(self) -> Array:
+        """A copy of an array that an engine has left here, the same one as long as the engine's stays."""
+        while True:
+            held, copied = self._array, self._copied
+            if type(held) is np.ndarray:
+                return held
+            if copied is not None and copied[0] is held:
+                return copied[1]
+            try:
+                made = np.array(held)
+            except RuntimeError:
+                if self._array is held:  # a step in another thread is about to replace what it has used up
+                    with lock_of((self,)):
+                        pass
+                    if self._array is held:
+                        raise
+                continue
+            self._copied = held, made
+            return made
 
     @property
     def type(self) -> Type:
@@ -248,14 +281,16 @@ class Cell:
         if state.trace is not None:
             return state.trace.read(self)
         node = self._reader() if self._reader is not None else None
-        if node is None or node._value is not self._array or node.requires_grad is not self.requires_grad:
-            node = Node(READ, value=self._array, requires_grad=self.requires_grad, cell=self)
+        array = self.array
+        if node is None or node._value is not array or node.requires_grad is not self.requires_grad:
+            node = Node(READ, value=array, requires_grad=self.requires_grad, cell=self)
             self._reader = weakref.ref(node)
         return node
 
     def write(self, array: Array) -> None:
         """Replace the array. The caller gives it away: nobody else may write into it."""
         self._array = array
+        self._copied = None
         self.owned = False
         self.generation += 1
 
@@ -345,7 +380,7 @@ Slot = tuple[Cell, str]
 """Part of a cell that a graph reads or writes: (cell, "array") or (cell, "grad")."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Graph:
     """A closed piece of computation: every source is an input, a read or a constant.
 
@@ -438,6 +473,14 @@ class Names:
         return f"%{self._count}"
 
 
+def names_of(graph: Graph) -> Names:
+    """The names under which the graph is printed."""
+    names = Names()
+    for node in (*graph.inputs, *graph.nodes()):
+        names[node]
+    return names
+
+
 def print_graph(graph: Graph, names: Names | None = None) -> Iterator[str]:
     """The graph as text, one node a line: name = operation(operands), type, scope, the user's line."""
     names = names or Names()
@@ -478,12 +521,24 @@ def describe(node: Node, names: Names) -> str:
     return f"{node.operation.name}({', '.join(parts)})" if parts else node.operation.name
 
 
+def _refuse_left(graph: Graph, source: Node) -> None:
+    """A value that has left the function in which it stood for a number, as that of a scan, is told at its line."""
+    readers = [node for node in graph.nodes() if source in node.inputs and node.origin is not None]
+    if source.operation is INPUT and readers:
+        raise TraceError(
+            f"a value of a function that is recorded by itself, as that of scan, stays in it; got {readers[0].type} "
+            f"{readers[0].operation.name} used outside. Return it as part of y",
+            readers[0].origin,
+        )
+
+
 def verify(graph: Graph) -> Graph:
     """Return the graph, or raise GraphError: closed, well typed, operands before their nodes."""
     sources = set(graph.sources)
     for node in graph.nodes():
         if not node.inputs:
             if node not in sources and node.value is None:
+                _refuse_left(graph, node)
                 raise GraphError(f"{graph.name}: {node!r} is used but is no input, read or constant")
             continue
         if node in sources:

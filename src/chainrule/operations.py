@@ -23,6 +23,8 @@ else:
 
 Attributes = Mapping[str, Any]
 NO_ATTRIBUTES: Attributes = {}
+#: Marks a constant that came out of a compiled function and would have a graph if Python had computed it.
+WITHOUT_GRAPH: Attributes = {"compiled": True}
 
 
 # Not frozen, though nobody changes one: a frozen dataclass takes four times as long to make.

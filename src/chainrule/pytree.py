@@ -68,3 +68,26 @@ def _build(structure: Any, leaves: Iterator[Any]) -> Any:
     if structure is LEAF:
         return next(leaves)
     return structure.make([_build(child, leaves) for child in structure.children])
+
+
+def skeleton(structure: Any) -> Any:
+    """How leaves are nested, as something that can be compared: kinds and keys without the constructors."""
+    if structure is LEAF:
+        return LEAF
+    return structure.kind, structure.keys, tuple(map(skeleton, structure.children))
+
+
+def labels(structure: Any, label: str) -> list[str]:
+    """What each leaf is called, if the whole is called `label`.
+
+    >>> labels(flatten({"a": 1, "b": (2, 3)})[1], "state")
+    ["state['a']", "state['b'][0]", "state['b'][1]"]
+    """
+    if structure is LEAF:
+        return [label]
+    found: list[str] = []
+    for k, child in enumerate(structure.children):
+        key = structure.keys[k] if structure.keys else k
+        dotted = structure.kind not in (dict, list, tuple)
+        found.extend(labels(child, f"{label}.{key}" if dotted else f"{label}[{key!r}]"))
+    return found

@@ -71,4 +71,5 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
 
 
 def _moved(node: Node | None, done: dict[Node, Node]) -> Node | None:
-    return None if node is None else done.get(node)
+    # What nothing else needs is computed where the check has failed, from the same sources.
+    return None if node is None else done.get(node, node)

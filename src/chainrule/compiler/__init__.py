@@ -6,28 +6,41 @@ lowerings; knows nothing of tensors, modules or how a step is called.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..config import config
+from ..errors import ArgumentError
 from ..graph import Graph, verify
 from .commit import order_commit
 from .fuse import Decision, Fusion, Group, fuse
 from .layout import layout
 from .loops import Loops, buffers_of
+from .loops import verify as verify_loops
 from .lower import lower
 from .machine import Native, available, native, registers
 from .merge import merge
 from .module import Emitted, emit, libraries
+from .orders import orders
 from .plan import Buffer, Plan, arrange, plan
 from .product import Registers
+from .recurrence import settle
 from .simplify import simplify
 
 STAGES = ("trace", "simplify", "layout", "fuse", "lower", "plan", "llvm")
 
+#: What `config.skip` may name: passes without which the step computes the same, only slower.
+#: simplify: superfluous work stays. layout: products are not turned. fuse: every value is stored. commit: no cell is
+#: written in place. merge: one nest for each group. arena: no two values share bytes. threads: nothing is shared.
+PASSES = ("simplify", "layout", "fuse", "commit", "merge", "arena", "threads")
+
 __all__ = [
-    "STAGES", "Buffer", "Compilation", "Decision", "Fusion", "Graph", "Group", "Loops", "Native", "Plan",
-    "available", "compile_graph", "native",
+    "PASSES", "STAGES", "Buffer", "Compilation", "Decision", "Fusion", "Graph", "Group", "Loops", "Native", "Plan",
+    "available", "compile_graph", "native", "nothing_collected",
 ]  # fmt: skip
 
 
@@ -43,6 +56,7 @@ class Compilation:
     loops: Loops
     emitted: Emitted
     registers: Registers
+    sharing: bool = True
 
     @property
     def stages(self) -> dict[str, str]:
@@ -60,7 +74,7 @@ class Compilation:
 
     def one_by_one(self) -> Emitted:
         """The same nests with an entry that runs one of them: see `emit`."""
-        return emit(self.loops, self.plan, self.registers, one_by_one=True)
+        return emit(self.loops, self.plan, self.registers, True, self.sharing)
 
     def native(self) -> tuple[Native, bool]:
         """The machine code, and whether it had to be made just now."""
@@ -70,24 +84,62 @@ class Compilation:
 def compile_graph(graph: Graph, machine: Registers | None = None) -> Compilation:
     """Run every stage up to LLVM's textual IR, for this processor or for one with other registers.
 
-    Raises CompileError for an operation without loops.
+    Raises CompileError for an operation without loops, ArgumentError for a pass to be skipped that there is not.
     """
+    with nothing_collected():
+        return _compile_graph(graph, machine)
+
+
+_paused = threading.Semaphore(1)
+
+
+@contextlib.contextmanager
+def nothing_collected() -> Iterator[None]:
+    """While hundreds of thousands of objects are made that stay: no search through the whole process for garbage."""
+    first = _paused.acquire(blocking=False)  # of several threads the first pauses and resumes
+    pauses = first and gc.isenabled()
+    if pauses:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if pauses:
+            gc.enable()
+        if first:
+            _paused.release()
+
+
+def _compile_graph(graph: Graph, machine: Registers | None) -> Compilation:
+    skipped = _skipped()
     _dump("trace", graph)
-    simplified = verify(simplify(verify(graph)))
+    thorough = "simplify" not in skipped
+    simplified = settle(simplify(verify(graph), thorough), thorough)
     _dump("simplify", simplified)
-    laid_out = verify(layout(simplified))
+    laid_out = verify(simplified if "layout" in skipped else layout(simplified))
     _dump("layout", laid_out)
-    fusion = order_commit(fuse(laid_out))
+    fusion = fuse(laid_out, "fuse" not in skipped, {} if "layout" in skipped else orders(laid_out))
+    fusion = fusion if "commit" in skipped else order_commit(fusion)
     _dump("fuse", fusion)
     planned = plan(fusion)
-    loops = merge(lower(planned))
+    loops = lower(planned)
+    loops = verify_loops(loops if "merge" in skipped else merge(loops))
     _dump("lower", loops)
-    arrange(planned, [buffers_of(nest) for nest in loops.nests])
+    arrange(planned, [buffers_of(nest) for nest in loops.nests], sharing="arena" not in skipped)
     _dump("plan", planned)
     machine = machine or registers()
-    emitted = emit(loops, planned, machine)
+    sharing = "threads" not in skipped
+    emitted = emit(loops, planned, machine, sharing=sharing)
     _dump("llvm", emitted.text)
-    return Compilation(graph, simplified, laid_out, fusion, planned, loops, emitted, machine)
+    return Compilation(graph, simplified, laid_out, fusion, planned, loops, emitted, machine, sharing)
+
+
+def _skipped() -> frozenset[str]:
+    unknown = sorted(config.skip - set(PASSES))
+    if unknown:
+        raise ArgumentError(
+            f"config.skip and CHAINRULE_SKIP name passes: {', '.join(PASSES)}; got {', '.join(unknown)}. Leave it out"
+        )
+    return config.skip
 
 
 def _dump(stage: str, product: object) -> None:

@@ -124,7 +124,11 @@ class Builder:
         if x.dtype.kind != "f":
             return product
         zero = self.literal(0, x.dtype)
-        either = self.bits("or", self.equal(x, zero), self.equal(y, zero))
+        asked = next((one.operands[0] for one in (x, y) if one.opcode == "cast"), zero)
+        if asked.dtype == bool_:  # beside 0 or 1 only a 0 makes NaN of a number
+            either = self.bits("xor", asked, self.true())
+        else:
+            either = self.bits("or", self.equal(x, zero), self.equal(y, zero))
         return self.select(self.bits("and", self.not_equal(product, product), either), zero, product)
 
     def sqrt(self, x: Value) -> Value:
@@ -157,6 +161,10 @@ class Builder:
         if name == "copysign":
             return self.value("copysign", operands[0].dtype, *operands)
         return self.value("library", operands[0].dtype, *operands, detail=name)
+
+    def unless(self, condition: Value, x: Value, name: str, *operands: Value) -> Value:
+        """x where the condition holds, otherwise a function of the C library: called for those elements only."""
+        return self.value("unless", x.dtype, condition, x, *operands, detail=name)
 
     def exp(self, x: Value) -> Value:
         """eˣ."""
@@ -211,6 +219,8 @@ class Builder:
         for one, other in ((x, y), (y, x)):
             if way == "and" and one.opcode == "constant" and one.dtype == bool_ and one.detail:
                 return other
+            if way == "and" and one.opcode == "constant" and one.dtype == bool_:
+                return one
         return self.value(way, x.dtype, x, y)
 
     def shifted(self, way: str, x: Value, y: Value) -> Value:
@@ -255,6 +265,8 @@ class Builder:
         last = (size - 1) * step
         if step == 1 and place.low >= before and place.high <= before + last:
             return place - before, self.true()
+        if place.high < before or place.low > before + last:
+            return Index(0), self.literal(False, bool_)
         away = self.subtract(self.number(place), self.literal(before, int64))
         zero, end = self.literal(0, int64), self.literal(last, int64)
         hit = self.bits("and", self.less_equal(zero, away), self.less_equal(away, end))

@@ -9,8 +9,9 @@ Knows groups and lowerings; knows nothing of buffers and machine code.
 from __future__ import annotations
 
 from ..graph import Node
-from ..ops.lowering import HOST, Scalar
-from .fuse import Fusion, Group, lowering_of
+from ..ops.lowering import Scalar
+from .forms import lowering_of, whole
+from .fuse import Fusion, Group
 
 
 def order_commit(fusion: Fusion) -> Fusion:
@@ -25,8 +26,8 @@ def order_commit(fusion: Fusion) -> Fusion:
         if node is not None:
             counts[node] = counts.get(node, 0) + 1
     for slot, node in graph.writes.items():
-        if node is not None and lowering_of(node) is HOST:
-            continue  # NumPy is called before the checks
+        if node is not None and whole(node):
+            continue  # NumPy is called before the checks, and loops over time run
         old = graph.reads.get(slot)
         if slot[1] != "array" or node is None or old is None or node not in group_of:
             continue
@@ -110,7 +111,7 @@ def _late(
     for group in reversed(computing):
         if group.root in found:
             late.add(group)
-        elif group.root in results or lowering_of(group.root) is HOST:
+        elif group.root in results or whole(group.root):
             continue
         elif group.root in readers and all(reader in late for reader in readers[group.root]):
             late.add(group)

@@ -7,8 +7,10 @@ Knows operations by kind and lowering, never by name; knows nothing of buffers, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -20,14 +22,27 @@ from ..ops.lowering import (
     HOST,
     Contraction,
     Gather,
-    Lowering,
+    Loop,
+    Part,
     Position,
     Reduce,
     Running,
-    Scalar,
     Scatter,
     View,
 )
+from .forms import (
+    Order,
+    elements,
+    inner_of,
+    lowering_of,
+    part_of,
+    place_in,
+    shows_parts,
+    sums_of,
+    through_views,
+    whole,
+)
+from .indices import Index, Variable
 
 # So many operations, done again, take longer than writing their result down and reading it.
 _WORTH_STORING = 16
@@ -52,6 +67,12 @@ class Group:
     inlined: list[Node]
     reads: list[Node]
     check: int | None = None
+    parts: list[Node] = field(default_factory=list)
+
+    @property
+    def stores(self) -> list[Node]:
+        """The values that the group writes: the root, or those of its several results that are read."""
+        return self.parts or [self.root]
 
 
 @dataclass(eq=False)
@@ -59,6 +80,7 @@ class Fusion:
     """The groups in the order in which they run, and the decision on every node.
 
     `late`: what runs after every check only. `in_place`: those of them that are written where a cell's old value lies.
+    `orders`: how values lie in memory that do not lie in row-major order.
     """
 
     graph: Graph
@@ -66,72 +88,84 @@ class Fusion:
     groups: list[Group]
     in_place: dict[Node, Node] = field(default_factory=dict)
     late: set[Node] = field(default_factory=set)
+    orders: Mapping[Node, Order] = field(default_factory=dict)
 
     def stored(self, node: Node) -> bool:
         """Whether the value exists in memory: given from outside, or stored by a group."""
         decision = self.decisions.get(node)
         return decision is None or decision.stored
 
+    def product_of(self, root: Node) -> Node | None:
+        """The contraction that a group computes: its root, or what its root shows; None for others."""
+        if isinstance(lowering_of(root), Contraction):
+            return root
+        shown = root.inputs[0] if isinstance(lowering_of(root), View) else root
+        return shown if isinstance(lowering_of(shown), Contraction) and not self.stored(shown) else None
+
     def __str__(self) -> str:
         return "\n".join(_print(self))
 
 
-def lowering_of(node: Node) -> Lowering:
-    """The form of the node's loops; HOST where there are none for operands of these dtypes."""
-    form = getattr(node.operation, "lowering", HOST)
-    assert isinstance(form, Lowering)
-    if isinstance(form, Scalar) and form.only and any(one.dtype.kind not in form.only for one in node.inputs):
-        return HOST
-    return form
+def fuse(graph: Graph, inline: bool = True, orders: Mapping[Node, Order] | None = None) -> Fusion:
+    """Decide on every node, then form the groups. Without `inline` every value is stored.
 
+    orders: how values lie in memory that do not lie in row-major order.
 
-def elements(node: Node) -> int:
-    """Number of elements of the result."""
-    return prod(node.shape)
-
-
-def fuse(graph: Graph) -> Fusion:
-    """Decide on every node, then form the groups.
-
-    Raises CompileError for an operation without loops, if it has several results or if machine code is insisted on.
+    Raises CompileError for an operation without loops if machine code is insisted on.
     """
-    nodes = [node for node in graph.nodes() if node.inputs and node not in set(graph.sources)]
+    sources = set(graph.sources)
+    nodes = [node for node in graph.nodes() if node.inputs and node not in sources]
     _refuse_unsupported(nodes)
-    decisions, times = _decide(graph, nodes)
-    _limit_size(nodes, decisions)
-    _limit_work(nodes, decisions, times)
-    fusion = Fusion(graph, decisions, [])
-    fusion.groups = [_group(fusion, node) for node in nodes if decisions[node].stored]
+    if inline:
+        decisions, times = _decide(graph, nodes, orders or {})
+        _limit_size(nodes, decisions)
+        _limit_work(nodes, decisions, times)
+    else:
+        decisions = dict.fromkeys(nodes, Decision(True, "every value is stored: fuse is skipped"))
+    fusion = Fusion(graph, decisions, [], orders=orders or {})
+    fusion.groups = [_group(fusion, node) for node in nodes if decisions[node].stored and not part_of(node)]
+    _hand_over_parts(fusion)
     fusion.groups += [_group(fusion, check.condition, k) for k, check in enumerate(graph.checks)]
     return verify(fusion)
+
+
+def _hand_over_parts(fusion: Fusion) -> None:
+    """Several results belong to the group that computes them."""
+    group_of = {group.root: group for group in fusion.groups}
+    for node in fusion.decisions:
+        if part_of(node):
+            group_of[node.inputs[0]].parts.append(node)
 
 
 def _refuse_unsupported(nodes: Iterable[Node]) -> None:
     for node in nodes:
         if lowering_of(node) is not HOST:
             continue
-        several = any(len(one.types) > 1 for one in (node, *node.inputs))
-        if several or config.forbid_interpreter:
+        if config.forbid_interpreter:
             given = ", ".join(str(operand.type) for operand in node.inputs)
-            advice = "" if several else ", or let NumPy compute it: without CHAINRULE_FORBID_INTERPRETER"
             raise CompileError(
                 f"cr.compile cannot turn {node.operation.name} of {given} into machine code yet. Take it out of "
-                f"the step, or run the step eagerly: without @cr.compile, or with CHAINRULE_COMPILE=0{advice}",
+                "the step, or run the step eagerly: without @cr.compile, or with CHAINRULE_COMPILE=0, or let NumPy "
+                "compute it: without CHAINRULE_FORBID_INTERPRETER",
                 node.origin,
             )
 
 
 # ------------------------------------------------------------------------------------------- decisions
 
+_SAME_BITS = "read by a selection and by others: all must see the same bits"
+
 Reader = tuple[Any, tuple[Any, ...]]
 """Where a value is needed: the group that needs it, and the views through which it looks."""
 
 
-def _decide(graph: Graph, nodes: list[Node]) -> tuple[dict[Node, Decision], dict[Node, float]]:
+def _decide(
+    graph: Graph, nodes: list[Node], orders: Mapping[Node, Order]
+) -> tuple[dict[Node, Decision], dict[Node, float]]:
     """From the last node to the first, so that every reader is known; and how often each element is needed."""
     results = _results(graph)
-    operands = dict.fromkeys(_operands_of_products(nodes), "operand of a product")
-    operands |= dict.fromkeys(_operands_of_host(nodes), "operand of a NumPy call")
+    operands = _operands_of_products(nodes, orders)
+    operands |= _operands_of_wholes(nodes)
     consumers: dict[Node, list[tuple[Node, int]]] = {node: [] for node in nodes}
     readers: dict[Node, set[Reader]] = {node: set() for node in nodes}
     for node in nodes:
@@ -148,10 +182,33 @@ def _decide(graph: Graph, nodes: list[Node]) -> tuple[dict[Node, Decision], dict
             readers[node] |= _readers_through(consumer, index, decisions[consumer].stored, readers[consumer])
         times[node] = _times(graph, node, readers[node])
         reason = _reason_to_store(node, results, operands, consumers[node], times[node])
+        if _only_shown(node, consumers, results):
+            decisions[node] = Decision(False, "computed as it is seen: a part of it, or in another order")
+            (view,) = (consumer for consumer, _ in consumers[node])
+            decisions[view] = Decision(True, decisions[view].reason if view in results else "shows a product")
+            readers[node], times[node] = {(view, ())}, 1.0
+            continue
+        if reason is _SAME_BITS and isinstance(lowering_of(node), View):
+            operands.setdefault(
+                _behind_views(node), _SAME_BITS
+            )  # then all see the same through the view, too
+            reason = None
+        if reason is None and times[node] > 1 and _lies_apart(node, orders):
+            reason = f"its elements lie apart in memory and are needed {times[node]:g} times"
         if reason is None and len(readers[node]) > _MOST_INLINED:
             reason = f"read in {len(readers[node])} places"
         decisions[node] = Decision(reason is not None, reason or _reason_to_inline(node, len(readers[node])))
     return decisions, times
+
+
+def _only_shown(
+    node: Node, consumers: Mapping[Node, list[tuple[Node, int]]], results: Mapping[Node, str]
+) -> bool:
+    """Whether all that is needed of a sum over several axes is one view of it, which then is computed instead."""
+    if not isinstance(lowering_of(node), Contraction) or len(inner_of(node)) < 2 or node in results:
+        return False
+    readers = [consumer for consumer, _ in consumers[node]]
+    return len(readers) == 1 and shows_parts(readers[0], node)
 
 
 def _results(graph: Graph) -> dict[Node, str]:
@@ -164,22 +221,60 @@ def _results(graph: Graph) -> dict[Node, str]:
     return found
 
 
-def _operands_of_products(nodes: Iterable[Node]) -> set[Node]:
-    """What products read from memory: their operands, behind views."""
-    found = set()
+def _behind_views(node: Node) -> Node:
+    while node.inputs and isinstance(lowering_of(node), View):
+        node = node.inputs[0]
+    return node
+
+
+def _lies_apart(node: Node, orders: Mapping[Node, Order]) -> bool:
+    """Whether a view that is read along one axis finds what lies there far apart."""
+    if node not in orders or not isinstance(lowering_of(node), View):
+        return False
+    axis = next((axis for axis in reversed(orders[node].axes) if node.shape[axis] > 1), 0)
+    variables = [Variable("a", size) for size in node.shape]
+    base, position = through_views(node, tuple(map(Index.of, variables)), lambda one: not one.inputs)
+    place = place_in(orders[base].axes if base in orders else (), position, base.shape)
+    even = all(isinstance(atom, Variable) for atom, _ in place.terms)
+    return not even or place.coefficient(variables[axis]) not in (0, 1)
+
+
+def _operands_of_products(nodes: Iterable[Node], orders: Mapping[Node, Order]) -> dict[Node, str]:
+    """What products read from memory, and why: their operands, behind views if steps stay even through them."""
+    found: dict[Node, str] = {}
     for node in nodes:
         if isinstance(lowering_of(node), Contraction):
-            for operand in node.inputs:
-                base = operand
-                while base.inputs and isinstance(lowering_of(base), View):
-                    base = base.inputs[0]
-                found.add(base)
+            sums = sums_of(node, lambda extent: Variable("a", extent))
+            for operand, position in zip(node.inputs, (sums.left, sums.right)):
+                base, reason = _steady_base(operand, position, orders)
+                found.setdefault(base, reason)
     return found
 
 
-def _operands_of_host(nodes: Iterable[Node]) -> set[Node]:
-    """What NumPy reads between native segments."""
-    return {operand for node in nodes if lowering_of(node) is HOST for operand in node.inputs}
+def _steady_base(
+    operand: Node, position: tuple[Index, ...], orders: Mapping[Node, Order]
+) -> tuple[Node, str]:
+    """The last node behind views in whose memory every variable moves by the same distance always."""
+    base, node, goes_on = operand, operand, True
+    while goes_on:
+        axes = orders[node].axes if node in orders else ()
+        place = place_in(axes, position, node.shape)
+        if all(isinstance(atom, Variable) for atom, _ in place.terms):
+            base = node
+        before = node
+        node, position = through_views(before, position, partial(operator.is_not, before))
+        goes_on = node is not before
+    return base, "operand of a product" if base is node else "operand of a product: its elements lie unevenly"
+
+
+def _operands_of_wholes(nodes: Iterable[Node]) -> dict[Node, str]:
+    """What NumPy reads between native segments, and loops over time, with the reason."""
+    return {
+        operand: "operand of a NumPy call" if lowering_of(node) is HOST else "operand of a loop over time"
+        for node in nodes
+        if whole(node)
+        for operand in node.inputs
+    }
 
 
 def _readers_through(consumer: Node, index: int, stored: bool, beyond: set[Reader]) -> set[Reader]:
@@ -207,8 +302,7 @@ def _domain(graph: Graph, group: Any) -> int:
     if isinstance(form, Scatter):
         return elements(group.inputs[form.source])
     if isinstance(form, Contraction):
-        common: int = group.inputs[0].shape[-1]
-        return elements(group) * common
+        return elements(group) * prod(inner_of(group))
     return elements(group)
 
 
@@ -225,6 +319,8 @@ def _reason_to_store(
         return f"no loops for {node.operation.name} of {given}: NumPy computes it"
     if node in results:
         return results[node]
+    if isinstance(form, Loop | Part):
+        return "a loop over time" if isinstance(form, Loop) else "one of several results"
     if isinstance(form, Reduce | Running | Position):
         return "the result of a reduction"
     if isinstance(form, Contraction):
@@ -234,7 +330,7 @@ def _reason_to_store(
     if node in operands:
         return operands[node]
     if len(consumers) > 1 and any(isinstance(consumer.operation, Selection) for consumer, _ in consumers):
-        return "read by a selection and by others: all must see the same bits"
+        return _SAME_BITS
     if getattr(node.operation, "cost", "cheap") == "costly" and times > 1:
         return f"costly and needed {times:g} times"
     return None
@@ -325,7 +421,7 @@ def verify(fusion: Fusion) -> Fusion:
                     f"{graph.name}: the group of {group.root!r} reads {node!r} before it is stored"
                 )
         if group.check is None:
-            ready.add(group.root)
+            ready.update(group.stores)
     for node in (*graph.outputs, *(written for written in graph.writes.values() if written is not None)):
         if node not in ready:
             raise GraphError(f"{graph.name}: the result {node!r} is not stored")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 _next_order = itertools.count().__next__
@@ -111,12 +110,26 @@ class Remainder:
 Atom = Variable | Dynamic | Quotient | Remainder
 
 
-@dataclass(frozen=True)
 class Index:
-    """constant + Σ coefficient · atom."""
+    """constant + Σ coefficient · atom. Never changed; made by the ten thousand, so it is no dataclass."""
 
-    constant: int
-    terms: frozenset[tuple[Atom, int]] = frozenset()
+    __slots__ = ("_hash", "_high", "_low", "constant", "terms")
+
+    def __init__(self, constant: int, terms: frozenset[tuple[Atom, int]] = frozenset()) -> None:
+        self.constant, self.terms = constant, terms
+        self._hash: int | None = None
+        self._low: int | None = None
+        self._high: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Index:
+            return NotImplemented
+        return self is other or (self.constant == other.constant and self.terms == other.terms)
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash((self.constant, self.terms))
+        return self._hash
 
     @staticmethod
     def of(value: Index | Atom | int) -> Index:
@@ -128,17 +141,23 @@ class Index:
     @property
     def ordered(self) -> list[tuple[Atom, int]]:
         """The terms, outermost variable first."""
+        if len(self.terms) < 2:
+            return list(self.terms)
         return sorted(self.terms, key=lambda term: (term[0].order, -term[1], str(term[0])))
 
-    @cached_property
+    @property
     def low(self) -> int:
         """Smallest value over all iterations."""
-        return self.constant + sum(min(c * atom.low, c * atom.high) for atom, c in self.terms)
+        if self._low is None:
+            self._low = self.constant + sum(min(c * atom.low, c * atom.high) for atom, c in self.terms)
+        return self._low
 
-    @cached_property
+    @property
     def high(self) -> int:
         """Largest value over all iterations."""
-        return self.constant + sum(max(c * atom.low, c * atom.high) for atom, c in self.terms)
+        if self._high is None:
+            self._high = self.constant + sum(max(c * atom.low, c * atom.high) for atom, c in self.terms)
+        return self._high
 
     @property
     def order(self) -> int:
@@ -160,12 +179,18 @@ class Index:
 
     def __add__(self, other: Index | int) -> Index:
         added = Index.of(other)
+        if not added.terms:
+            return Index(self.constant + added.constant, self.terms) if added.constant else self
+        if not self.terms:
+            return Index(self.constant + added.constant, added.terms) if self.constant else added
         return _combine(self.constant + added.constant, itertools.chain(self.terms, added.terms))
 
     __radd__ = __add__
 
     def __mul__(self, factor: int) -> Index:
-        return _combine(self.constant * factor, ((atom, c * factor) for atom, c in self.terms))
+        if factor == 1 or not factor:
+            return self if factor else Index(0)
+        return Index(self.constant * factor, frozenset((atom, c * factor) for atom, c in self.terms))
 
     __rmul__ = __mul__
 
@@ -196,11 +221,11 @@ class Index:
 
     def _split(self, divisor: int) -> tuple[Index, Index]:
         """(whole, rest): self = divisor · whole + rest, every divisible term in `whole`, `rest` never negative."""
-        inside = [(atom, c // divisor) for atom, c in self.terms if c % divisor == 0]
-        outside = [(atom, c) for atom, c in self.terms if c % divisor]
-        rest = _combine(self.constant % divisor, outside)
+        inside = frozenset((atom, c // divisor) for atom, c in self.terms if c % divisor == 0)
+        outside = frozenset((atom, c) for atom, c in self.terms if c % divisor)
+        rest = Index(self.constant % divisor, outside)
         borrowed = -(rest.low // divisor) if rest.low < 0 else 0
-        return _combine(self.constant // divisor - borrowed, inside), rest + borrowed * divisor
+        return Index(self.constant // divisor - borrowed, inside), rest + borrowed * divisor
 
     def substitute(self, values: Mapping[Atom, Index]) -> Index:
         """The index with atoms replaced, inside quotients and remainders too."""

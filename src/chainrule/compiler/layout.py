@@ -1,23 +1,35 @@
-"""Graph → graph: products are computed in the order of axes in which they are read.
+"""Graph → graph: products are computed in the order of axes in which they are read, long sums in two steps.
 
 The gradient of a weight comes out of the chain rule as the transpose of a product; (x·y)ᵀ = yᵀ·xᵀ has every element
 from the same terms in the same order, so nothing but the place of the elements changes, and reading along memory is
 many times faster than across it.
+A sum over the outermost axis and over others, of values that lie apart from each other, would add up rows in one
+place; in two steps there is a place for each value of the outermost axis, and threads can share them.
 Knows operations by their lowering, never by name; knows nothing of loops or machine code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..graph import Graph, Node
 from ..operations import Type
-from ..ops.lowering import Contraction, View
+from ..ops.lowering import Contraction, Reduce, View
 from ..rewrite import remake, rewrite
-from .fuse import lowering_of
+from .forms import Order, elements, lowering_of
 from .indices import Index, Variable
+from .orders import orders
+
+# A sum of so many elements is worth two steps.
+_LONG = 1 << 15
 
 
 def layout(graph: Graph) -> Graph:
-    """The graph with products turned where only their transposes are read."""
+    """The graph with products turned where only their transposes are read, and with long sums in two steps."""
+    return _in_two_steps(_with_products_turned(graph))
+
+
+def _with_products_turned(graph: Graph) -> Graph:
     turned = _turned(graph)
 
     def rule(node: Node, original: Node) -> Node:
@@ -28,6 +40,36 @@ def layout(graph: Graph) -> Graph:
         return remake(product, (_swapped(node, y), _swapped(node, x)), types=node.types)
 
     return rewrite(graph, rule) if turned else graph
+
+
+def _in_two_steps(graph: Graph) -> Graph:
+    known = orders(graph)
+
+    def rule(node: Node, original: Node) -> Node:
+        first = _first_axis(original, known)
+        if first is None:
+            return node
+        axes = tuple(axis for axis in node.attributes["axes"] if axis != first)
+        (x,) = node.inputs
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+        attributes = {"axes": axes, "keepdims": True}
+        part = remake(node, (x,), attributes=attributes, types=(Type(shape, node.dtype),))
+        return remake(node, (part,))
+
+    return rewrite(graph, rule) if known else graph
+
+
+def _first_axis(node: Node, known: Mapping[Node, Order]) -> int | None:
+    """The axis that a sum leaves for a second step; None where one step is as good."""
+    form = lowering_of(node)
+    if not isinstance(form, Reduce) or not form.grouped or not node.inputs or node._value is not None:
+        return None
+    (x,) = node.inputs
+    if x not in known or elements(x) < _LONG:
+        return None
+    axes, gone = known[x].axes, node.attributes["axes"]
+    apart = axes[-1] not in gone and x.shape[axes[-1]] > 1
+    return axes[0] if apart and axes[0] in gone and len(gone) > 1 and x.shape[axes[0]] > 1 else None
 
 
 def _turned(graph: Graph) -> set[Node]:
@@ -43,8 +85,9 @@ def _turned(graph: Graph) -> set[Node]:
     }
     found: set[Node] = set()
     for product, views in readers.items():
-        computed = product.inputs and product._value is None and isinstance(lowering_of(product), Contraction)
-        if computed and product not in roots and all(map(_swaps, views)):
+        form = lowering_of(product) if product.inputs and product._value is None else None
+        turns = isinstance(form, Contraction) and form.turns
+        if turns and product not in roots and all(map(_swaps, views)):
             found.update(views)
     return found
 

@@ -37,6 +37,10 @@ _EXTREMES = {"maximum": ("maximum", "smax", "umax"), "minimum": ("minimum", "smi
 
 # Flat loops of at least so many elements are written for any length.
 LONG = 64
+# Loops of up to so many turns would be written out; those of whole vectors become vectors instead.
+_SHORT, _LANES = 32, 8
+# Turns of the innermost loops from which on a nest is cut into tasks.
+WORTH_SHARING = 1 << 16
 
 
 def type_of(dtype: Dtype) -> str:
@@ -66,19 +70,33 @@ class NestFunction:
         self.nest = nest
         self.buffers = buffers_of(nest)
         self.pointers = {buffer: f"%p{k}" for k, buffer in enumerate(self.buffers)}
+        #: The nest's own flags begin here among those of the step: its pointer is to this one, so that equal nests
+        #: with other flags share their code.
+        self.starts = _first_flags(nest)
         self.lines: list[str] = []
         self.slots: list[str] = []
         self.names: dict[Any, str] = {}
         self.declarations: set[str] = set()
         self.label = "entry"
+        self.way = "calls"
         self._count = 0
-        flat = flat_loop(nest)
-        #: The loop that runs from %from to %to, so that nests of any length share their code.
+        flat, outer = flat_loop(nest), ir.outer_loop(nest)
+        #: The loop that runs from %from to %to: a flat one, so that nests of any length share their code; or one whose
+        #: turns threads can share.
         self.ranged = flat if flat is not None and flat.variable.extent >= LONG else None
+        self.turns = ir.turns(nest.body)
+        if flat is None and outer is not None and outer.variable.extent > 1 and self.turns >= WORTH_SHARING:
+            self.ranged = outer
+        #: Turns that stay together when they are shared.
+        self.grain = LONG if flat is not None else 1
 
     def text(self) -> str:
         """The whole definition, named @NEST until its name is known."""
-        self.statements(self.nest.body)
+        flat = flat_loop(self.nest)
+        if flat is not None and any(isinstance(one, Value) and one.opcode == "unless" for one in flat.body):
+            self.guarded(flat)
+        else:
+            self.statements(self.nest.body)
         written = {s.buffer for s in ir.walk(self.nest.body) if isinstance(s, Store)}
         written |= {s.out[0] for s in ir.walk(self.nest.body) if isinstance(s, Contraction)}
         parameters = ", ".join(
@@ -105,13 +123,31 @@ class NestFunction:
 
     # ------------------------------------------------------------------------------- statements
 
+    def guarded(self, loop: For) -> None:
+        """A loop in which some elements may need a call: once without stores, to find out whether there is such an
+        element, and then without any call if there is none, so that the loop becomes vectors.
+        """
+        self.slots.append("  %near = alloca i1")
+        self.lines.append("  store i1 true, ptr %near")
+        self.way = "look"
+        self.loop(loop)
+        all_near = self.put("load i1, ptr %near")
+        self.lines += [f"  br i1 {all_near}, label %vectors, label %calls", "vectors:"]
+        self.way = "vectors"
+        self.loop(loop)
+        self.lines += ["  br label %over", "calls:"]
+        self.way = "calls"
+        self.loop(loop)
+        self.lines += ["  br label %over", "over:"]
+
     def statements(self, body: list[Statement]) -> None:
         """Every statement in order."""
         for statement in body:
             if isinstance(statement, For):
                 self.loop(statement)
             elif isinstance(statement, Store):
-                self.store(statement)
+                if self.way != "look":
+                    self.store(statement)
             elif isinstance(statement, Accumulator):
                 self.accumulator(statement)
             elif isinstance(statement, Update):
@@ -143,10 +179,21 @@ class NestFunction:
             f"  br label %{last}", f"{last}:",
             f"  {following} = add nuw nsw i64 {name}, 1",
             f"  {done} = icmp eq i64 {following}, {end}",
-            f"  br i1 {done}, label %{after}, label %{head}", f"{after}:",
+            f"  br i1 {done}, label %{after}, label %{head}{self.kept(loop)}", f"{after}:",
         ]  # fmt: skip
         self.lines.insert(place, f"  {name} = phi i64 [ {begin}, %{before} ], [ {following}, %{last} ]")
         self.label = outer
+
+    def kept(self, loop: For) -> str:
+        """What keeps LLVM from writing out a short loop before it has turned it into vectors."""
+        extent = loop.variable.extent
+        short = extent <= _SHORT and extent % _LANES == 0 and loop is not self.ranged
+        if not short or not any(isinstance(one, Store) for one in loop.body):
+            return ""
+        if any(isinstance(one, For) for one in loop.body):
+            return ""
+        self.declarations |= {"!0 = distinct !{!0, !1}", '!1 = !{!"llvm.loop.unroll.disable"}'}
+        return ", !llvm.loop !0"
 
     def accumulator(self, one: Accumulator) -> None:
         """A slot on the stack, which LLVM turns into a register."""
@@ -167,6 +214,8 @@ class NestFunction:
     def address(self, buffer: Buffer, index: Index) -> str:
         """Where an element stands."""
         element = _in_memory(buffer.type.dtype)
+        if buffer in self.starts:
+            index = index - self.starts[buffer]
         return self.put(
             f"getelementptr inbounds {element}, ptr {self.pointers[buffer]}, i64 {self.index(index)}"
         )
@@ -227,6 +276,8 @@ class NestFunction:
         if opcode == "library":
             name = value.detail + ("f" if dtype.itemsize == 4 else "")
             return self.call(f"@{name}", kind, operands, " #0")
+        if opcode == "unless":
+            return self.unless(value, operands)
         if opcode in _INTRINSICS:
             return self.call(f"@llvm.{_INTRINSICS[opcode]}.f{dtype.itemsize * 8}", kind, operands)
         if opcode in _EXTREMES:
@@ -237,6 +288,22 @@ class NestFunction:
         instruction = _ARITHMETIC[opcode][_column(given)]
         flags = f" {value.flags}" if value.flags else ""
         return self.put(f"{instruction}{flags} {type_of(given)} {operands[0]}, {operands[1]}")
+
+    def unless(self, value: Value, operands: list[str]) -> str:
+        """A branch around a call that is hardly ever needed; in a guarded loop there is none."""
+        kind = type_of(value.dtype)
+        if self.way == "look":
+            before = self.put("load i1, ptr %near")
+            self.lines.append(f"  store i1 {self.put(f'and i1 {before}, {operands[0]}')}, ptr %near")
+        if self.way != "calls":
+            return operands[1]
+        near, far, both = self.new("near"), self.new("far"), self.new("both")
+        self.lines += [f"  br label %{near}", f"{near}:"]
+        self.lines += [f"  br i1 {operands[0]}, label %{both}, label %{far}", f"{far}:"]
+        name = value.detail + ("f" if value.dtype.itemsize == 4 else "")
+        called = self.call(f"@{name}", kind, operands[2:], " #0")
+        self.lines += [f"  br label %{both}", f"{both}:"]
+        return self.put(f"phi {kind} [ {operands[1]}, %{near} ], [ {called}, %{far} ]")
 
     def load(self, buffer: Buffer, index: Index) -> str:
         """An element; bools are bytes in memory."""
@@ -270,6 +337,15 @@ class NestFunction:
         if given.kind != "b" and dtype.itemsize == given.itemsize:
             return operand
         return self.put(f"{'sext' if given.kind == 'i' else 'zext'} {source} {operand} to {target}")
+
+
+def _first_flags(nest: Nest) -> dict[Buffer, int]:
+    """The first flag that the nest writes."""
+    found: dict[Buffer, int] = {}
+    for one in ir.walk(nest.body):
+        if isinstance(one, Store) and one.buffer.place == "status":
+            found[one.buffer] = min(found.get(one.buffer, one.index.low), one.index.low)
+    return found
 
 
 def _column(dtype: Dtype) -> int:

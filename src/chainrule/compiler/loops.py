@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..dtypes import Dtype
 from ..errors import GraphError, Origin
@@ -22,7 +22,8 @@ class Value:
     """One number in a loop body.
 
     `detail` is the number of a "constant", (buffer, index) of a "load", the index of a "number", the
-    accumulator of a "read", the function of a "library" call. `flags` are what rounding may be changed.
+    accumulator of a "read", the function of a "library" call or of one that is made "unless" a condition holds.
+    `flags` are what rounding may be changed.
     """
 
     name: str
@@ -72,17 +73,17 @@ class For:
 
 @dataclass(eq=False)
 class Contraction:
-    """out[m, n] = Σₖ left[m, k] · right[k, n], for every value of the batch variables.
+    """out = Σ left · right over the inner variables, for every value of rows, columns and the batch variables.
 
-    Each operand is (buffer, index over the variables). `by_rows`: whole rows of the result grow with k,
-    because rows of the right operand lie side by side; otherwise each element is one sum over k. `finite`: a bool
-    that becomes false if some element of the result is infinite or NaN.
+    Each operand is (buffer, index over the variables); rows do not move the right one. `by_rows`: whole rows of the
+    result grow with the inner variables, because rows of the right operand lie side by side; otherwise each element is
+    one sum. `finite`: a bool that becomes false if some element of the result is infinite or NaN.
     """
 
     batch: tuple[Variable, ...]
     rows: Variable
     columns: Variable
-    inner: Variable
+    inner: tuple[Variable, ...]
     left: tuple[Buffer, Index]
     right: tuple[Buffer, Index]
     out: tuple[Buffer, Index]
@@ -94,7 +95,8 @@ class Contraction:
 class Host:
     """out = call(operands), computed by NumPy between two native segments.
 
-    `operands` are buffers, or arrays where the numbers are known already; `origin` is the user's line.
+    `operands` are buffers, or arrays where the numbers are known already; `origin` is the user's line. `parts`: where
+    the results go, by number, if there are several.
     """
 
     name: str
@@ -102,6 +104,12 @@ class Host:
     operands: tuple[Buffer | Array, ...]
     out: Buffer
     origin: Origin | None = None
+    parts: tuple[tuple[int, Buffer], ...] = ()
+
+    @property
+    def writes(self) -> list[Buffer]:
+        """Where the results go."""
+        return [buffer for _, buffer in self.parts] or [self.out]
 
     @property
     def reads(self) -> list[Buffer]:
@@ -109,7 +117,51 @@ class Host:
         return [one for one in self.operands if isinstance(one, Buffer)]
 
 
-Statement = Value | Accumulator | Update | Store | For | Contraction | Host
+class Bound(NamedTuple):
+    """Where a buffer of one step lies: in a buffer outside, so many bytes from its start and so many further at each
+    step; or where carry number `carry` is read or written at this step (`role` "in", "out", else "").
+    """
+
+    outer: Buffer | None
+    offset: int = 0
+    stride: int = 0
+    role: str = ""
+    carry: int = 0
+
+
+@dataclass(eq=False)
+class Carry:
+    """What a step hands to the next: where it comes from at first, and where it goes at last (None: nowhere).
+
+    Between, it lies in two `spare` places in turn; or `along` a stacked result, at the place of the step that has
+    computed it, or `ahead`: at that of the step that reads it.
+    """
+
+    bytes: int
+    start: Buffer | None
+    final: Buffer | None
+    spare: tuple[Buffer, Buffer]
+    along: Buffer | None = None
+    ahead: bool = False
+
+
+@dataclass(eq=False)
+class Recurrence:
+    """The nests of `body`, run once for each of `length` steps, from the last one on if `reverse`.
+
+    bound: where the buffers of the body lie. reads, writes: buffers outside.
+    """
+
+    body: Loops
+    length: int
+    reverse: bool
+    bound: dict[Buffer, Bound]
+    carries: list[Carry]
+    reads: list[Buffer]
+    writes: list[Buffer]
+
+
+Statement = Value | Accumulator | Update | Store | For | Contraction | Host | Recurrence
 
 
 @dataclass(eq=False)
@@ -141,12 +193,14 @@ class Loops:
         return "\n".join(lines)
 
 
-def walk(body: list[Statement]) -> Iterator[Statement]:
+def walk(body: list[Statement]) -> list[Statement]:
     """Every statement, those inside loops too."""
+    found: list[Statement] = []
     for statement in body:
-        yield statement
-        if isinstance(statement, For):
-            yield from walk(statement.body)
+        found.append(statement)
+        if type(statement) is For:
+            found.extend(walk(statement.body))
+    return found
 
 
 def flat_loop(nest: Nest) -> For | None:
@@ -155,6 +209,39 @@ def flat_loop(nest: Nest) -> For | None:
         return None
     loop = nest.body[0]
     return loop if all(isinstance(one, Value | Store) for one in loop.body) else None
+
+
+def outer_loop(nest: Nest) -> For | None:
+    """The only loop of a nest, if each of its turns writes memory that no other one touches."""
+    if len(nest.body) != 1 or not isinstance(nest.body[0], For):
+        return None
+    loop = nest.body[0]
+    inside = list(walk(loop.body))
+    if any(isinstance(one, Contraction | Host) for one in inside):
+        return None
+    touched = [(one.buffer, one.index) for one in inside if isinstance(one, Store)]
+    written = {buffer for buffer, _ in touched}
+    touched += [one.detail for one in inside if isinstance(one, Value) and one.opcode == "load"]
+    return loop if all(_own_part(touched, buffer, loop.variable) for buffer in written) else None
+
+
+def _own_part(touched: list[tuple[Buffer, Index]], buffer: Buffer, variable: Variable) -> bool:
+    """Whether a buffer is touched at each value of the variable in a stretch of its own."""
+    indices = {index for other, index in touched if other is buffer}
+    steps = {index.coefficient(variable) for index in indices}
+    if len(steps) != 1:
+        return False
+    (step,) = steps
+    rests = [index - Index.of(variable) * step for index in indices]
+    if step <= 0 or any(atom is variable for rest in rests for atom in rest.atoms()):
+        return False
+    return max(rest.high for rest in rests) - min(rest.low for rest in rests) < step
+
+
+def turns(body: list[Statement]) -> int:
+    """How often the innermost loops run, all together."""
+    loops = [one for one in body if isinstance(one, For)]
+    return sum(one.variable.extent * turns(one.body) for one in loops) if loops else 1
 
 
 def buffers_of(nest: Nest) -> list[Buffer]:
@@ -173,9 +260,17 @@ def buffers_of(nest: Nest) -> list[Buffer]:
                 *((statement.finite,) * bool(statement.finite)),
             )
             found.update(dict.fromkeys(part[0] for part in parts))  # type: ignore[index]
-        elif isinstance(statement, Host):
-            found.update(dict.fromkeys((*statement.reads, statement.out)))
+        elif isinstance(statement, Host | Recurrence):
+            found.update(dict.fromkeys((*statement.reads, *statement.writes)))
     return list(found)
+
+
+def all_nests(loops: Loops) -> Iterator[Nest]:
+    """Every nest, those of loops over time too."""
+    for nest in loops.nests:
+        yield nest
+        if nest.body and isinstance(nest.body[0], Recurrence):
+            yield from all_nests(nest.body[0].body)
 
 
 def host_call(nest: Nest) -> Host | None:
@@ -203,7 +298,14 @@ def _print(body: list[Statement], indent: str) -> Iterator[str]:
             given = ", ".join(
                 one.name if isinstance(one, Buffer) else "constant" for one in statement.operands
             )
-            yield f"{indent}{statement.out.name} = NumPy {statement.name}({given})"
+            names = ", ".join(buffer.name for buffer in statement.writes)
+            yield f"{indent}{names} = NumPy {statement.name}({given})"
+        elif isinstance(statement, Recurrence):
+            way = "from the last to the first" if statement.reverse else "in order"
+            yield f"{indent}for {statement.length} steps {way}:"
+            for nest in statement.body.nests:
+                yield f"{indent}  {nest.title}"
+                yield from _print(nest.body, indent + "    ")
         elif statement.opcode != "constant":
             yield f"{indent}{statement.name} = {_expression(statement)}"
 
@@ -217,6 +319,7 @@ def _expression(value: Value) -> str:
     if value.opcode == "number":
         return f"{value.detail}"
     name = value.detail if value.opcode == "library" else value.opcode
+    name = f"{name} {value.detail}" if value.opcode == "unless" else name
     name = f"cast {value.dtype.name}" if value.opcode == "cast" else name
     return f"{name} {', '.join(map(str, value.operands))}{flags}"
 
@@ -225,7 +328,8 @@ def _print_contraction(one: Contraction, indent: str) -> Iterator[str]:
     loops = ", ".join(f"{v} in {v.extent}" for v in (*one.batch, one.rows, one.columns))
     (left, at_left), (right, at_right), (out, at_out) = one.left, one.right, one.out
     how = "by rows" if one.by_rows else "by elements"
-    yield f"{indent}contract {loops} over {one.inner} in {one.inner.extent}, {how}:"
+    over = ", ".join(f"{v} in {v.extent}" for v in one.inner)
+    yield f"{indent}contract {loops} over {over}, {how}:"
     yield f"{indent}  {out.name}[{at_out}] = sum {left.name}[{at_left}] * {right.name}[{at_right}]"
     if one.finite is not None:
         yield f"{indent}  {one.finite[0].name}[{one.finite[1]}] = all finite"
@@ -259,13 +363,17 @@ def _verify(body: list[Statement], values: set[Any], variables: set[Variable], t
             if statement.value.dtype != statement.buffer.type.dtype:
                 raise GraphError(f"{title}: {statement.value.dtype} stored in {statement.buffer.name}")
         elif isinstance(statement, Contraction):
-            reach = inside | {*statement.batch, statement.rows, statement.columns, statement.inner}
+            reach = inside | {*statement.batch, statement.rows, statement.columns, *statement.inner}
             if all(variable.extent for variable in reach):
                 for buffer, index in (statement.left, statement.right, statement.out):
                     _verify_index(buffer, index, known, reach, title)
         elif isinstance(statement, Host):
             if len(body) > 1 or variables:
                 raise GraphError(f"{title}: a call of NumPy stands alone, outside of loops")
+        elif isinstance(statement, Recurrence):
+            if len(body) > 1 or variables:
+                raise GraphError(f"{title}: a loop over time stands alone, outside of loops")
+            verify(statement.body)
         else:
             for operand in statement.operands:
                 _need(operand, known, title)

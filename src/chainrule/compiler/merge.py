@@ -1,8 +1,9 @@
 """Loops → Loops: flat nests of one length that touch the same memory become one pass over it.
 
 An update reads a gradient for the first moment, the second moment and the parameter: in one loop it is read once.
-Two nests may become one if every buffer that one of them writes and the other touches is touched by both at the
-same element only, and if nothing between them stands in the way.
+Two nests may become one if they share a buffer as long as they are, if every buffer that one of them writes and the
+other touches is touched by both at the same element only, and if nothing between them stands in the way. Nests that
+share nothing but a few numbers (a learning rate) stay apart: so the updates of equal parameters stay equal.
 Knows the loops only.
 """
 
@@ -14,8 +15,8 @@ from dataclasses import replace
 from . import loops as ir
 from .indices import Atom, Dynamic, Index
 from .loops import Contraction, For, Loops, Nest, Statement, Store, Value, flat_loop
+from .nested import suits
 from .plan import Buffer
-from .product import suits
 
 # Values in one loop: more would not stay in registers, and would take long to compile.
 _MOST_VALUES = 200
@@ -23,70 +24,108 @@ _MOST_VALUES = 200
 
 def merge(loops: Loops) -> Loops:
     """The loops with as few passes over memory as the order of the nests allows."""
-    merged: list[Nest] = []
+    merger = _Merger()
     for nest in loops.nests:
-        if _answered(merged, nest):
-            continue
-        place = _partner(merged, nest)
+        merger.take(nest)
+    return Loops(loops.name, [one.nest for one in merger.taken])
+
+
+class _Taken:
+    """A nest with what has to be known of it again and again."""
+
+    def __init__(self, nest: Nest) -> None:
+        self.nest = nest
+        self.reads, self.writes = _touched(nest)
+        self.flat = flat_loop(nest)
+        extent = 0 if self.flat is None else self.flat.variable.extent
+        #: What is worth being read once for both.
+        self.long = {buffer for buffer in self.reads | self.writes if buffer.size >= extent}
+        self.accesses = [] if self.flat is None else list(_accesses(self.flat))
+        self.follows_memory = any(
+            isinstance(atom, Dynamic) for _, index in self.accesses for atom in index.atoms()
+        )
+
+
+class _Merger:
+    """The nests so far, and which of them touch a buffer."""
+
+    def __init__(self) -> None:
+        self.taken: list[_Taken] = []
+        self.touching: dict[Buffer, list[int]] = {}
+        self.writing: dict[Buffer, list[int]] = {}
+        self.last = {False: -1, True: -1}
+        """The last nest of those that compute, and of those that commit."""
+
+    def take(self, nest: Nest) -> None:
+        """One more nest: as part of one that is there, or behind them all."""
+        if self.answered(nest):
+            return
+        given = _Taken(nest)
+        place = self.partner(given)
         if place is None:
-            merged.append(nest)
+            place = len(self.taken)
+            self.taken.append(given)
+            self.last[nest.commit] = place
         else:
-            merged[place] = _joined(merged[place], nest)
-    return ir.verify(Loops(loops.name, merged))
+            self.taken[place] = _Taken(_joined(self.taken[place].nest, nest))
+        for buffer in given.reads | given.writes:
+            self.touching.setdefault(buffer, []).append(place)
+        for buffer in given.writes:
+            self.writing.setdefault(buffer, []).append(place)
 
+    def answered(self, nest: Nest) -> bool:
+        """Let the product that computes a buffer say whether its numbers are finite, if that is all the nest asks."""
+        if nest.asks_finite is None:
+            return False
+        buffer, store = nest.asks_finite
+        if buffer not in self.writing:
+            return False
+        writer = self.taken[max(self.writing[buffer])]
+        (only, *more) = writer.nest.body
+        if not isinstance(only, Contraction) or more or not suits(only) or only.finite is not None:
+            return False
+        only.finite = store.buffer, store.index
+        writer.nest.title += f"; {nest.title}"
+        writer.writes.add(store.buffer)
+        return True
 
-def _answered(before: list[Nest], nest: Nest) -> bool:
-    """Let the product that computes a buffer say whether its numbers are finite, if that is all the nest asks."""
-    if nest.asks_finite is None:
-        return False
-    buffer, store = nest.asks_finite
-    for other in reversed(before):
-        if buffer in _touched(other)[1]:
-            (only, *more) = other.body
-            if not isinstance(only, Contraction) or more or not suits(only) or only.finite is not None:
-                return False
-            only.finite = store.buffer, store.index
-            other.title += f"; {nest.title}"
-            return True
-    return False
-
-
-def _partner(before: list[Nest], nest: Nest) -> int | None:
-    """The last nest that this one can be part of, with nothing in between that depends on the order."""
-    if flat_loop(nest) is None:
+    def partner(self, given: _Taken) -> int | None:
+        """The last nest that this one can be part of, with nothing in between that depends on the order."""
+        if given.flat is None:
+            return None
+        both = given.reads | given.writes
+        boundary = self.last[not given.nest.commit]
+        places: set[int] = set()
+        for buffer in both:  # of what is only read here, and not worth sharing, those that write it matter
+            every = buffer in given.long or buffer in given.writes
+            places.update((self.touching if every else self.writing).get(buffer, ()))
+        for place in sorted(places, reverse=True):
+            if place < boundary:
+                return None
+            other = self.taken[place]
+            if not other.long.isdisjoint(given.long) and _fits(other, given):
+                return place
+            if not (other.writes.isdisjoint(both) and given.writes.isdisjoint(other.reads)):
+                return None
         return None
-    reads, writes = _touched(nest)
-    for place in range(len(before) - 1, -1, -1):
-        other = before[place]
-        if other.commit is not nest.commit:
-            return None
-        other_reads, other_writes = _touched(other)
-        shared = (other_reads | other_writes) & (reads | writes)
-        if shared and _fits(other, nest):
-            return place
-        if other_writes & (reads | writes) or writes & other_reads:
-            return None
-    return None
 
 
-def _fits(first: Nest, second: Nest) -> bool:
-    one, other = flat_loop(first), flat_loop(second)
+def _fits(first: _Taken, second: _Taken) -> bool:
+    one, other = first.flat, second.flat
     if one is None or other is None or one.variable.extent != other.variable.extent:
         return False
-    if len(one.body) + len(other.body) > _MOST_VALUES or _follows_memory(one) or _follows_memory(other):
+    if len(one.body) + len(other.body) > _MOST_VALUES or first.follows_memory or second.follows_memory:
         return False
-    written = _touched(first)[1] | _touched(second)[1]
+    written = first.writes | second.writes
     return all(
-        index == Index.of(loop.variable)
-        for loop in (one, other)
-        for buffer, index in _accesses(loop)
+        index == here
+        for here, accesses in (
+            (Index.of(one.variable), first.accesses),
+            (Index.of(other.variable), second.accesses),
+        )
+        for buffer, index in accesses
         if buffer in written
     )
-
-
-def _follows_memory(loop: For) -> bool:
-    """Whether some position is itself read from memory."""
-    return any(isinstance(atom, Dynamic) for _, index in _accesses(loop) for atom in index.atoms())
 
 
 def _accesses(loop: For) -> Iterator[tuple[Buffer, Index]]:
@@ -107,9 +146,9 @@ def _touched(nest: Nest) -> tuple[set[Buffer], set[Buffer]]:
             reads |= {one.left[0], one.right[0]}
             writes.add(one.out[0])
             writes |= {one.finite[0]} if one.finite is not None else set()
-        elif isinstance(one, ir.Host):
+        elif isinstance(one, ir.Host | ir.Recurrence):
             reads |= set(one.reads)
-            writes.add(one.out)
+            writes |= set(one.writes)
         elif isinstance(one, Value) and one.opcode == "load":
             reads.add(one.detail[0])
     return reads, writes

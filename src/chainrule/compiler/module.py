@@ -13,14 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from . import loops as ir
-from .llvm import NestFunction
-from .loops import Contraction, Loops, Nest, Value, host_call
+from .llvm import WORTH_SHARING, NestFunction
+from .loops import Contraction, Loops, Nest, Recurrence, Value, host_call
+from .nested import Nested, nested_text, suits
 from .plan import Buffer, Plan
 from .pool import c_functions, share_text
-from .product import Product, Registers, declarations, product_text, suits
+from .product import Product, Registers, declarations, is_product, product_text
+from .steps import Stepping
 
-# Elements of a flat nest from which on it is cut into tasks, and the most tasks.
-_WORTH_SHARING = 1 << 16
+# The most tasks into which the outer loop of a nest is cut.
 _TASKS = 8
 
 
@@ -37,22 +38,28 @@ class Emitted(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A nest's function with the buffers and further arguments that it is given."""
+    """A nest's function with the buffers and further arguments that it is given.
+
+    `starts`: buffers that it is given from another element on than the first.
+    """
 
     name: str
     buffers: list[Buffer]
-    more: tuple[str, ...] = ()
+    more: tuple[str, ...]
+    starts: dict[Buffer, int]
 
 
-def emit(loops: Loops, plan: Plan, registers: Registers, one_by_one: bool = False) -> Emitted:
+def emit(
+    loops: Loops, plan: Plan, registers: Registers, one_by_one: bool = False, sharing: bool = True
+) -> Emitted:
     """The module. Its entry takes one pointer, to a table of the addresses of all buffers: sources, constants,
     results, arena, status, scratch, board; behind them stands 1 once everything is committed. Where NumPy is called
     between nests, it also takes the number of a segment, which it runs; the last one checks and commits.
 
     `one_by_one`: the entry takes the number of a nest beside it and runs that one only, so that what the nests do
-    can be watched between them. The nests are the very same code.
+    can be watched between them. The nests are the very same code. `sharing`: whether threads may share tasks.
     """
-    module = _Module(registers)
+    module = _Module(registers, sharing)
     calls = [None if host_call(nest) is not None else module.nest(nest) for nest in loops.nests]
     computed = sum(not nest.commit for nest in loops.nests)
     entry = _entry(calls[:computed], calls[computed:], plan, one_by_one)
@@ -72,10 +79,12 @@ def libraries(loops: Loops, emitted: Emitted) -> set[str]:
     """Names of the C library's functions that the module calls."""
     found = {
         value.detail + ("f" if value.dtype == np.dtype("float32") else "")
-        for nest in loops.nests
+        for nest in ir.all_nests(loops)
         for value in ir.walk(nest.body)
-        if isinstance(value, Value) and value.opcode == "library"
+        if isinstance(value, Value) and value.opcode in ("library", "unless")
     }
+    if any(isinstance(one, Recurrence) for nest in loops.nests for one in nest.body):
+        found.add("memcpy")
     if emitted.shares:
         found.update(c_functions(platform.machine()))
     return found
@@ -84,8 +93,8 @@ def libraries(loops: Loops, emitted: Emitted) -> set[str]:
 class _Module:
     """The functions of all nests, each different one once."""
 
-    def __init__(self, registers: Registers) -> None:
-        self.registers = registers
+    def __init__(self, registers: Registers, sharing: bool = True) -> None:
+        self.registers, self.sharing = registers, sharing
         self.functions: dict[str, str] = {}
         self.declarations: set[str] = set()
         self.scratch = 0
@@ -96,23 +105,27 @@ class _Module:
         (only, *more) = nest.body or [None]  # type: ignore[list-item]
         if isinstance(only, Contraction) and not more and suits(only):
             return self.product(only)
+        if isinstance(only, Recurrence):
+            stepping = Stepping(only, [self.nest(one) for one in only.body.nests])
+            self.declarations.add("declare ptr @memcpy(ptr, ptr, i64)")
+            given = ("ptr %scratch", "ptr %board", f"i64 {only.length}")
+            return Call(self.named(stepping.text()), stepping.buffers, given, {})
         function = NestFunction(nest)
         name = self.named(function.text())
         self.declarations |= function.declarations
         if function.ranged is None:
-            return Call(name, function.buffers)
+            return Call(name, function.buffers, (), function.starts)
         size = function.ranged.variable.extent
-        if size < _WORTH_SHARING:
-            return Call(name, function.buffers, ("i64 0", f"i64 {size}"))
+        if function.turns < WORTH_SHARING or not self.sharing:
+            return Call(name, function.buffers, ("i64 0", f"i64 {size}"), function.starts)
         self.shares = True
-        self.functions.setdefault(*self.task(name, len(function.buffers), size))
-        return Call(
-            self.named(_sharing(f"{name}_{size}", len(function.buffers))), function.buffers, ("ptr %board",)
-        )
+        part = -(-size // (_TASKS * function.grain)) * function.grain
+        self.functions.setdefault(*self.task(name, len(function.buffers), size, part))
+        shared = self.named(_sharing(f"{name}_{size}", len(function.buffers), -(-size // part)))
+        return Call(shared, function.buffers, ("ptr %board",), function.starts)
 
-    def task(self, name: str, buffers: int, size: int) -> tuple[str, str]:
-        """(name, text) of a function that does one task of a flat nest: a part of its elements."""
-        part = -(-size // (_TASKS * 64)) * 64
+    def task(self, name: str, buffers: int, size: int, part: int) -> tuple[str, str]:
+        """(name, text) of a function that does one task of a nest: a part of its outer loop's turns."""
         lines = [
             f"define internal void @{name}_{size}(ptr noalias readonly %job, i64 %task) noinline {{",
             "entry:",
@@ -133,17 +146,23 @@ class _Module:
         return f"{name}_{size}", "\n".join(lines)
 
     def product(self, one: Contraction) -> Call:
-        """A product of floats, in tiles."""
-        product = Product(one, self.registers)
-        text, functions = product_text(product)
+        """A product or a nested sum of floats, in tiles."""
+        product: Product | Nested
+        if is_product(one):
+            product = Product(one, self.registers, self.sharing)
+            text, functions = product_text(product)
+        else:
+            product = Nested(one, self.registers, self.sharing)
+            text, functions = nested_text(product)
         self.functions.update(functions)
         self.declarations |= set(declarations(product.kind, product.lanes))
-        self.shares |= product.tasks > 1
+        self.shares |= product.shares
         self.scratch = max(self.scratch, product.scratch)
-        buffers = [one.left[0], one.right[0], one.out[0]]
+        buffers, starts = [one.left[0], one.right[0], one.out[0]], {}
         if one.finite is not None:
             buffers.append(one.finite[0])
-        return Call(self.named(text), buffers, ("ptr %scratch", "ptr %board"))
+            starts[one.finite[0]] = one.finite[1].constant
+        return Call(self.named(text), buffers, ("ptr %scratch", "ptr %board"), starts)
 
     def named(self, text: str) -> str:
         """Keep the function under a name made from its text."""
@@ -152,8 +171,8 @@ class _Module:
         return name
 
 
-def _sharing(task: str, buffers: int) -> str:
-    """A function that offers the tasks of a flat nest: eight, however long it is."""
+def _sharing(task: str, buffers: int, tasks: int) -> str:
+    """A function that offers the tasks of a nest."""
     parameters = ", ".join([*(f"ptr %p{k}" for k in range(buffers)), "ptr %board"])
     lines = [
         f"define internal void @NEST({parameters}) noinline {{",
@@ -163,7 +182,7 @@ def _sharing(task: str, buffers: int) -> str:
     for k in range(buffers):
         lines.append(f"  %at{k} = getelementptr ptr, ptr %job, i64 {k}")
         lines.append(f"  store ptr %p{k}, ptr %at{k}")
-    lines += [f"  call void @cr_share(ptr %board, ptr @{task}, ptr %job, i64 {_TASKS})", "  ret void", "}"]
+    lines += [f"  call void @cr_share(ptr %board, ptr @{task}, ptr %job, i64 {tasks})", "  ret void", "}"]
     return "\n".join(lines)
 
 
@@ -187,7 +206,7 @@ def _entry(computing: list[Call | None], committing: list[Call | None], plan: Pl
     arena = sum(counts.values())
     number = ", i64 %number" if one_by_one or None in computing else ""
     lines = [f"define i32 @ENTRY(ptr noalias %table{number}) {{", "entry:"]
-    pointers: dict[Buffer, str] = {}
+    pointers: dict[tuple[Buffer, int], str] = {}
 
     def slot(name: str, number: int) -> str:
         lines.append(f"  %{name}.slot = getelementptr inbounds ptr, ptr %table, i64 {number}")
@@ -200,20 +219,22 @@ def _entry(computing: list[Call | None], committing: list[Call | None], plan: Pl
     slot("board", arena + 3)
     for one in (*computing, *committing):
         for buffer in () if one is None else one.buffers:
-            if buffer in pointers:
+            key = buffer, one.starts.get(buffer, 0)  # type: ignore[union-attr]
+            if key in pointers:
                 continue
+            name = f"b{len(pointers)}"
             if buffer.place == "arena":
-                pointers[buffer] = name = f"%b{len(pointers)}"
-                lines.append(f"  {name} = getelementptr inbounds i8, ptr {base}, i64 {buffer.offset}")
+                lines.append(f"  %{name} = getelementptr inbounds i8, ptr {base}, i64 {buffer.offset}")
             elif buffer.place == "status":
-                pointers[buffer] = status
+                lines.append(f"  %{name} = getelementptr inbounds i8, ptr {status}, i64 {key[1]}")
             else:
-                pointers[buffer] = slot(f"b{len(pointers)}", first[buffer.place] + buffer.index)
+                slot(name, first[buffer.place] + buffer.index)
+            pointers[key] = f"%{name}"
 
     def call(one: Call | None) -> str:
         if one is None:
             return ""
-        given = [f"ptr {pointers[buffer]}" for buffer in one.buffers]
+        given = [f"ptr {pointers[buffer, one.starts.get(buffer, 0)]}" for buffer in one.buffers]
         return f"  call void @{one.name}({', '.join([*given, *one.more])})"
 
     if one_by_one:

@@ -8,17 +8,23 @@ Knows nothing of what is computed.
 
 from __future__ import annotations
 
+import bisect
+import heapq
 import math
+import operator
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..errors import GraphError
-from ..graph import Names, Node, print_graph
+from ..graph import Names, Node, names_of
 from ..operations import CONSTANT, Type
-from ..ops.lowering import Contraction, View
-from .fuse import Fusion, elements, lowering_of
+from ..ops.lowering import Loop, View
+from .forms import Order, elements, lowering_of, place_in
+from .fuse import Fusion
+from .indices import Index, Variable
 from .simplify import uniform
 
 # Bytes to which every buffer is aligned: one cache line, and the widest vector register.
@@ -30,7 +36,8 @@ class Buffer:
     """Memory for one value. `place` is "source", "constant", "result", "arena" or "status".
 
     `index` counts among the buffers of the same place; `offset` is in bytes from the start of the arena;
-    `first` and `last` are the nests between which the arena's bytes are taken.
+    `first` and `last` are the nests between which the arena's bytes are taken. `order`: the axes from the outermost in
+    memory to the innermost, and why; None is row-major.
     """
 
     name: str
@@ -40,6 +47,16 @@ class Buffer:
     offset: int = 0
     first: int = 0
     last: int = 0
+    order: Order | None = None
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes from the outermost in memory to the innermost; () is row-major."""
+        return () if self.order is None else self.order.axes
+
+    def at(self, position: Sequence[Index | int]) -> Index:
+        """How far the element at a position is from the first one."""
+        return place_in(self.axes, position, self.type.shape)
 
     @property
     def bytes(self) -> int:
@@ -62,6 +79,24 @@ class Plan:
     results: list[Node]
     arena: int
     status: Buffer
+    names: Names
+    further: list[Buffer] = field(default_factory=list)
+    """Memory of loops over time for what lives in a step only."""
+    flat: dict[tuple[int, ...], tuple[Variable, list[Index]]] = field(default_factory=dict, repr=False)
+    """For sizes of axes: one loop over all of them, and the position along each."""
+    offsets: dict[tuple[Any, ...], Index] = field(default_factory=dict, repr=False)
+    """Places in memory that were worked out before, by position, shape and order of axes."""
+
+    @property
+    def temporary(self) -> list[Buffer]:
+        """The buffers of the arena."""
+        return [*(one for one in self.buffers.values() if one.place == "arena"), *self.further]
+
+    def take(self, size: int) -> Buffer:
+        """So many bytes of the arena more."""
+        name = f"room {len(self.further)}"
+        self.further.append(Buffer(name, Type((size,), np.dtype("uint8")), "arena", len(self.further)))
+        return self.further[-1]
 
     def __str__(self) -> str:
         return "\n".join(_print(self))
@@ -70,8 +105,7 @@ class Plan:
 def plan(fusion: Fusion) -> Plan:
     """Give every stored value a place."""
     graph = fusion.graph
-    names = Names()
-    list(print_graph(graph, names))
+    names = names_of(graph)
     buffers: dict[Node, Buffer] = {}
     for k, node in enumerate(graph.sources):
         buffers[node] = Buffer(names[node], node.type, "source", k)
@@ -87,25 +121,27 @@ def plan(fusion: Fusion) -> Plan:
     buffers.update({node: buffers[old] for node, old in fusion.in_place.items()})
     count = 0
     for group in fusion.groups:
-        if group.check is None and group.root not in buffers:
-            buffers[group.root] = Buffer(names[group.root], group.root.type, "arena", count)
-            count += 1
+        for node in group.stores if group.check is None else ():
+            if node not in buffers:
+                order = fusion.orders.get(node)
+                buffers[node] = Buffer(names[node], node.type, "arena", count, order=order)
+                count += 1
     status = Buffer("status", Type((len(graph.checks),), np.dtype("bool")), "status")
-    return Plan(fusion, buffers, constants, results, 0, status)
+    return Plan(fusion, buffers, constants, results, 0, status, names)
 
 
-def arrange(plan: Plan, touched: Sequence[Iterable[Buffer]]) -> Plan:
+def arrange(plan: Plan, touched: Sequence[Iterable[Buffer]], sharing: bool = True) -> Plan:
     """Give the arena's buffers their bytes, by the nests (in order) that touch them; buffers that are needed at
-    different times share.
+    different times share, unless they must not.
     """
     used: dict[Buffer, list[int]] = {}
     for k, buffers in enumerate(touched):
         for buffer in buffers:
             used.setdefault(buffer, []).append(k)
-    temporary = [one for one in plan.buffers.values() if one.place == "arena"]
+    temporary = plan.temporary
     for buffer in temporary:
         places = used.get(buffer, [0])
-        buffer.first, buffer.last = places[0], places[-1]
+        buffer.first, buffer.last = (places[0], places[-1]) if sharing else (0, len(touched))
     plan.arena = _allocate(temporary)
     return verify(plan)
 
@@ -114,9 +150,12 @@ def _constants(fusion: Fusion) -> list[Node]:
     """Constants that must lie in memory: tables, and operands of products."""
     found: dict[Node, None] = {}
     for group in fusion.groups:
-        bases = set()
-        if isinstance(lowering_of(group.root), Contraction):
-            for operand in group.root.inputs:
+        bases: set[Node] = set()
+        if isinstance(lowering_of(group.root), Loop):
+            bases.update(group.root.inputs)
+        product = fusion.product_of(group.root)
+        if product is not None:
+            for operand in product.inputs:
                 base = operand
                 while base.inputs and isinstance(lowering_of(base), View) and not fusion.stored(base):
                     base = base.inputs[0]
@@ -130,19 +169,46 @@ def _constants(fusion: Fusion) -> list[Node]:
 
 def _allocate(buffers: list[Buffer]) -> int:
     """Offsets by first fit, in the order in which the buffers come to life; the size of the arena."""
-    alive: list[Buffer] = []
+    alive = _Alive()
     total = 0
     for buffer in sorted(buffers, key=lambda one: one.first):
-        alive = sorted((one for one in alive if one.last >= buffer.first), key=lambda one: one.offset)
+        alive.advance(buffer.first)
         place = 0
-        for other in alive:
+        for other in alive.by_offset:
             if place + buffer.bytes <= other.offset:
                 break
             place = max(place, _aligned(other.offset + other.bytes))
         buffer.offset = place
-        alive.append(buffer)
+        alive.add(buffer)
         total = max(total, place + buffer.bytes)
     return _aligned(total)
+
+
+class _Alive:
+    """The buffers whose bytes are taken at a moment, in the order of their offsets."""
+
+    def __init__(self) -> None:
+        self.by_offset: list[Buffer] = []
+        self._by_end: list[tuple[int, int, Buffer]] = []
+        self._count = 0
+
+    def advance(self, moment: int) -> None:
+        """Forget those that are not needed from this nest on."""
+        while self._by_end and self._by_end[0][0] < moment:
+            self.by_offset.remove(heapq.heappop(self._by_end)[2])
+
+    def add(self, buffer: Buffer) -> tuple[Buffer | None, Buffer | None]:
+        """Take one up; its neighbours."""
+        place = bisect.bisect_right(self.by_offset, buffer.offset, key=_offset_of)
+        before = self.by_offset[place - 1] if place else None
+        after = self.by_offset[place] if place < len(self.by_offset) else None
+        self.by_offset.insert(place, buffer)
+        self._count += 1
+        heapq.heappush(self._by_end, (buffer.last, self._count, buffer))
+        return before, after
+
+
+_offset_of = operator.attrgetter("offset")
 
 
 def _aligned(count: int) -> int:
@@ -150,25 +216,31 @@ def _aligned(count: int) -> int:
 
 
 def _print(plan: Plan) -> Iterator[str]:
-    in_arena = [one for one in plan.buffers.values() if one.place == "arena"]
+    in_arena = plan.temporary
     apart = sum(_aligned(one.bytes) for one in in_arena)
     yield f"plan {plan.fusion.graph.name}: arena of {plan.arena} bytes (without sharing {apart})"
-    for buffer in plan.buffers.values():
+    for buffer in (*plan.buffers.values(), *plan.further):
         where = f"{buffer.place} {buffer.index}"
         if buffer.place == "arena":
             where = f"arena {buffer.offset}, nests {buffer.first}-{buffer.last}"
-        yield f"  {buffer.name}: {buffer.type}  {buffer.bytes} bytes  {where}"
+        order = "" if buffer.order is None else f"  axes {buffer.order.axes}: {buffer.order.reason}"
+        yield f"  {buffer.name}: {buffer.type}  {buffer.bytes} bytes  {where}{order}"
 
 
 def verify(plan: Plan) -> Plan:
     """Return it, or raise GraphError: no two values share bytes while both are needed."""
-    in_arena = [one for one in plan.buffers.values() if one.place == "arena"]
-    for k, one in enumerate(in_arena):
+    in_arena = plan.temporary
+    alive = _Alive()
+    for one in sorted(in_arena, key=lambda one: one.first):
         if one.offset % ALIGNMENT or one.offset + one.bytes > plan.arena:
             raise GraphError(f"buffer {one.name} lies outside the arena or off its alignment")
-        for other in in_arena[:k]:
-            together = one.first <= other.last and other.first <= one.last
-            apart = one.offset + one.bytes <= other.offset or other.offset + other.bytes <= one.offset
-            if together and not apart:
+        if not one.bytes:
+            continue
+        alive.advance(one.first)
+        # Those alive lie apart from each other, so one that shares bytes with any shares them with a neighbour.
+        for other in alive.add(one):
+            if other is None:
+                continue
+            if one.offset < other.offset + other.bytes and other.offset < one.offset + one.bytes:
                 raise GraphError(f"buffers {other.name} and {one.name} share bytes while both are needed")
     return plan

@@ -1,11 +1,12 @@
-"""exp, log, erf and their kin as polynomials that vectorise: no call, no branch, no table.
+"""exp, log, erf, sin, cos and their kin as polynomials that vectorise: no call, no table.
 
 Ranges are reduced with the bits of the numbers, then a power series is summed whose rest lies below the last bit.
 Infinities, NaN, signed zeros and subnormal numbers come out as they should; errors are measured by a test.
 
 Sources: the reduction x = n·ln 2 + r in two parts is Cody and Waite's ("Software Manual for the Elementary
 Functions", 1980); log(1 + f) = f − s·(f − R) with s = f/(2 + f) is that of Sun's fdlibm (1993); log1p by
-log(u)·x/(u − 1) is Kahan's. The coefficients are those of the power series, 1/k! and 2/(2k + 1).
+log(u)·x/(u − 1) is Kahan's; the error of a difference is Knuth's ("The Art of Computer Programming" 2, 4.2.2).
+The coefficients are those of the power series, 1/k! and 2/(2k + 1).
 Knows the builder's arithmetic; knows nothing of loops, graphs or LLVM.
 """
 
@@ -212,5 +213,91 @@ def erf(b: Builder, x: Value) -> Value:
     return b.select(b.less(b.absolute(x), one), near, far)
 
 
-OWN = {"erf": erf, "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "log2": log2, "log10": log10}
+# π/2 cut into three parts of 33 bits and what is left, computed with 400 bits: n·part is exact for whole n below 2²⁰.
+_HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487111665e-21, 8.4784276603689e-32)
+
+# Beyond this the multiple of π/2 would not be exact: the C library reduces such numbers by hundreds of digits of π.
+_FAR = 1e6
+
+# Terms of the series of (sin r)/r and of cos r for |r| up to π/4: what is left out is below 1/30 of the last bit.
+_SINE_TERMS = {4: 5, 8: 9}
+_COSINE_TERMS = {4: 6, 8: 9}
+
+
+def sin(b: Builder, x: Value) -> Value:
+    """±sin r or ±cos r with x = n·π/2 + r; the C library's beyond 10⁶."""
+    return _circular(b, x, 0)
+
+
+def cos(b: Builder, x: Value) -> Value:
+    """sin(x + π/2): ±cos r or ±sin r with x = n·π/2 + r; the C library's beyond 10⁶."""
+    return _circular(b, x, 1)
+
+
+def _circular(b: Builder, x: Value, turn: int) -> Value:
+    """sin(x + turn·π/2). A float32 is computed as a float64 of fewer terms, so it is rounded once."""
+    far, size = b.literal(_FAR, x.dtype), x.dtype.itemsize
+    wide = b.cast(x, np.dtype("float64"))
+    quarters, r, tail = _quarter_turns(b, wide, exact=size == 8)
+    z = b.multiply(r, r)
+    sine, cosine = _sine(b, r, z, tail, size), _cosine(b, r, z, tail, size)
+    one, two, zero = (b.literal(number, np.dtype("int64")) for number in (1, 2, 0))
+    count = b.add(quarters, b.literal(turn, np.dtype("int64")))
+    odd = b.not_equal(b.bits("and", count, one), zero)
+    below = b.not_equal(b.bits("and", count, two), zero)
+    found = b.select(odd, cosine, sine)
+    found = b.cast(b.select(below, b.negative(found), found), x.dtype)
+    if not turn:
+        found = b.select(b.equal(x, b.literal(0, x.dtype)), x, found)  # keeps the sign of zero
+    return b.unless(b.less(b.absolute(x), far), found, "cos" if turn else "sin", x)
+
+
+def _quarter_turns(b: Builder, x: Value, exact: bool) -> tuple[Value, Value, Value | None]:
+    """(n in the last bits of an integer, r, what r lacks) with x = n·π/2 + r and |r| at most π/4."""
+    magic = b.literal(_FORMATS[8].magic, x.dtype)
+    shifted = _fused(b, x, b.literal(2 / math.pi, x.dtype), magic)
+    n = b.subtract(shifted, magic)
+    first, second, third, rest = (b.literal(part, x.dtype) for part in _HALF_PI)
+    r = b.subtract(x, b.multiply(n, first))
+    quarters = b.bitcast(shifted, np.dtype("int64"))
+    if not exact:
+        return quarters, b.subtract(r, b.multiply(n, second)), None
+    r, one = _difference(b, r, b.multiply(n, second))
+    r, other = _difference(b, r, b.multiply(n, third))
+    return quarters, r, b.subtract(b.add(one, other), b.multiply(n, rest))
+
+
+def _difference(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """(x − y rounded, what the rounding has lost): Knuth's, without a condition on the sizes."""
+    found = b.subtract(x, y)
+    taken = b.subtract(x, found)
+    return found, b.add(b.subtract(x, b.add(found, taken)), b.subtract(taken, y))
+
+
+def _sine(b: Builder, r: Value, z: Value, tail: Value | None, size: int) -> Value:
+    """sin(r + tail) = r + (r·z·S(z) + tail·(1 − z/2)) with z = r²."""
+    terms = range(1, _SINE_TERMS[size])
+    series = _series(b, z, [(-1) ** k / math.factorial(2 * k + 1) for k in terms])
+    if tail is None:
+        return _fused(b, b.multiply(r, z), series, r)
+    slope = _fused(b, z, b.literal(-0.5, z.dtype), b.literal(1, z.dtype))
+    return b.add(r, _fused(b, b.multiply(r, z), series, b.multiply(tail, slope)))
+
+
+def _cosine(b: Builder, r: Value, z: Value, tail: Value | None, size: int) -> Value:
+    """cos(r + tail) = (1 − z/2) + (what that has lost + z²·C(z) − r·tail)."""
+    one = b.literal(1, z.dtype)
+    series = _series(b, z, [(-1) ** k / math.factorial(2 * k) for k in range(2, _COSINE_TERMS[size])])
+    half = b.multiply(z, b.literal(0.5, z.dtype))
+    whole = b.subtract(one, half)
+    lost = b.subtract(b.subtract(one, whole), half)
+    if tail is not None:
+        lost = b.subtract(lost, b.multiply(r, tail))
+    return b.add(whole, _fused(b, b.multiply(z, z), series, lost))
+
+
+OWN = {
+    "cos": cos, "erf": erf, "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "log2": log2, "log10": log10,
+    "sin": sin,
+}  # fmt: skip
 """Functions of the C library that are written out instead, by their names there."""

@@ -10,6 +10,7 @@ Knows nothing of graphs; knows the machine only by the width and number of its v
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,14 +56,15 @@ class Steps:
 class Product:
     """One contraction, cut: what `product_text` writes."""
 
-    def __init__(self, one: Contraction, registers: Registers) -> None:
-        self.one, self.registers = one, registers
+    def __init__(self, one: Contraction, registers: Registers, sharing: bool = True) -> None:
+        self.one, self.registers, self.sharing = one, registers, sharing
         self.dtype: Dtype = one.out[0].type.dtype
         self.kind = "float" if self.dtype.itemsize == 4 else "double"
         self.lanes = registers.bytes // self.dtype.itemsize
-        self.rows, self.columns, self.depth = one.rows.extent, one.columns.extent, one.inner.extent
-        self.left = Steps(one.left[1].coefficient(one.rows), one.left[1].coefficient(one.inner))
-        self.right = Steps(one.right[1].coefficient(one.columns), one.right[1].coefficient(one.inner))
+        (inner,) = one.inner
+        self.rows, self.columns, self.depth = one.rows.extent, one.columns.extent, inner.extent
+        self.left = Steps(one.left[1].coefficient(one.rows), one.left[1].coefficient(inner))
+        self.right = Steps(one.right[1].coefficient(one.columns), one.right[1].coefficient(inner))
         self.pitch = one.out[1].coefficient(one.rows)
         self.vectors = 1 if self.columns <= self.lanes else 2
         self.width = self.vectors * self.lanes
@@ -92,6 +94,11 @@ class Product:
         return self.blocks * self.groups
 
     @property
+    def shares(self) -> bool:
+        """Whether threads share them."""
+        return self.sharing and self.tasks > 1
+
+    @property
     def step(self) -> int:
         """How far the common axis runs before the tiles are put down."""
         return min(self.depth, _DEPTH)
@@ -117,12 +124,19 @@ class Product:
         return (self.right_scratch + self.left_scratch * self.tasks) * self.dtype.itemsize
 
 
-def suits(one: Contraction) -> bool:
-    """Whether the contraction can be cut into tiles: floats, at distances that are known, whole rows of the result."""
-    variables = {*one.batch, one.rows, one.columns, one.inner}
+def is_product(one: Contraction) -> bool:
+    """Whether this is a matrix product: one axis to sum over, floats at known distances, rows side by side."""
+    shared = one.right[1].coefficient(one.rows) == one.left[1].coefficient(one.columns) == 0
+    side_by_side = one.out[1].coefficient(one.columns) in (0, 1)
+    return len(one.inner) == 1 and shared and side_by_side and even(one)
+
+
+def even(one: Contraction) -> bool:
+    """Whether these are floats at distances that are known."""
+    variables = {*one.batch, one.rows, one.columns, *one.inner}
     parts = (one.left, one.right, one.out)
     plain = all(atom in variables for _, index in parts for atom, _ in index.terms)
-    return plain and one.out[0].type.dtype.kind == "f" and one.out[1].coefficient(one.columns) in (0, 1)
+    return plain and one.out[0].type.dtype.kind == "f"
 
 
 def product_text(product: Product) -> tuple[str, dict[str, str]]:
@@ -174,13 +188,13 @@ class _Driver:
         """Batch, then depth: the panels of the right operand are packed, then blocks of tiles are computed."""
         w = self.w
         w.do(f"%job = alloca {_JOB}")
-        flag = "null"
-        if self.product.one.finite is not None:
-            flag = w.at("i8", "%flags", self.product.one.finite[1].constant)
-            w.do(f"store i8 1, ptr {flag}")
+        watched = self.product.one.finite is not None
+        flag = "%flag" if watched else "null"
+        if watched:
+            w.do("store i8 1, ptr %flag")
         w.do(f"store ptr {flag}, ptr {w.put(f'getelementptr {_JOB}, ptr %job, i64 0, i32 6')}")
         self._batch(list(self.product.one.batch), {})
-        flags = "ptr %flags, " if self.product.one.finite is not None else ""
+        flags = "ptr %flag, " if watched else ""
         head = (
             "define internal void @NEST(ptr noalias readonly %left, ptr noalias readonly %right, ptr noalias %out, "
             f"{flags}ptr noalias %scratch, ptr %pool) noinline {{"
@@ -223,7 +237,7 @@ class _Driver:
         """Do every task of a function: alone, or with the pool where there is enough to do."""
         name = f"cr_{stem}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         self.functions[name] = text.replace("@TASK", f"@{name}")
-        if self.product.tasks > 1:
+        if self.product.shares:
             self.w.do(f"call void @cr_share(ptr %pool, ptr @{name}, ptr %job, i64 {tasks})")
             return
         with self.w.loop(tasks) as task:
@@ -368,7 +382,7 @@ class _Driver:
         return name
 
 
-class _Vectors:
+class Vectors:
     """Loads and stores of the vectors that a row of `columns` needs; the last one masked where it is not full."""
 
     def __init__(self, w: Writer, kind: str, columns: int, lanes: int) -> None:
@@ -415,10 +429,11 @@ def declarations(kind: str, lanes: int) -> list[str]:
     ]
 
 
+@functools.cache
 def _tile_text(name: str, kind: str, height: int, columns: int, lanes: int, watched: bool) -> str:
     """out[i, j] (+)= Σₖ left[i·across + k·along] · right[k·pitch + j] for a tile that stays in registers."""
     w = Writer()
-    v = _Vectors(w, kind, columns, lanes)
+    v = Vectors(w, kind, columns, lanes)
     tile = [(i, j) for i in range(height) for j in range(v.count)]
     rows = [w.at(kind, "%out", w.multiply(i, "%out.pitch")) for i in range(height)]
     lefts = [w.at(kind, "%left", w.multiply(i, "%across")) for i in range(height)]
@@ -450,7 +465,7 @@ def _tile_text(name: str, kind: str, height: int, columns: int, lanes: int, watc
     for i, j in tile:
         v.store(f"%d{i}.{j}", rows[i], j)
     if watched:
-        _watch(w, v, [f"%d{i}.{j}" for i, j in tile])
+        watch(w, v, [f"%d{i}.{j}" for i, j in tile])
     head = (
         f"define internal void @{name}(i64 %depth, ptr noalias readonly %left, i64 %across, i64 %along, "
         "ptr noalias readonly %right, i64 %pitch, ptr noalias %out, i64 %out.pitch, "
@@ -459,7 +474,7 @@ def _tile_text(name: str, kind: str, height: int, columns: int, lanes: int, watc
     return "\n".join([head, "entry:", *w.lines, "  ret void", "}"])
 
 
-def _watch(w: Writer, v: _Vectors, values: list[str]) -> None:
+def watch(w: Writer, v: Vectors, values: list[str]) -> None:
     """Σ 0·value is 0 as long as every value is finite, and NaN for ever after one that is not."""
     total = "zeroinitializer"
     for value in values:
@@ -480,6 +495,7 @@ _PACKER = (
 )
 
 
+@functools.cache
 def _left_packer_text(name: str, kind: str, height: int, room: int) -> str:
     """to[k·room + i] = from[i·own + k·common]."""
     w = Writer()
@@ -493,11 +509,12 @@ def _left_packer_text(name: str, kind: str, height: int, room: int) -> str:
     return "\n".join([_PACKER.format(name), "entry:", *w.lines, "  ret void", "}"])
 
 
+@functools.cache
 def _packer_text(name: str, way: str, kind: str, columns: int, width: int, lanes: int) -> str:
     """to[k·width + j] = from[j·own + k·common] for `columns` columns."""
     w = Writer()
     if way == "across":
-        v = _Vectors(w, kind, columns, lanes)
+        v = Vectors(w, kind, columns, lanes)
         with w.loop("%depth") as k:
             source, to = (
                 w.at(kind, "%from", w.multiply(k, "%common")),

@@ -6,6 +6,7 @@ Knows no operation by name, and nothing of loops or machine code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,25 @@ import numpy as np
 from .. import ops
 from ..graph import Check, Graph, Node, topological
 from ..operations import CONSTANT, OPERATIONS
-from ..ops.lowering import View
+from ..ops.lowering import Loop, Part, View
 from ..rewrite import remake, rewrite, source_like
+from .recurrence import hoist
 
 # A constant of at most so many elements is computed now even if it is larger than its operands.
 _SMALL = 16
 
 
-def simplify(graph: Graph) -> Graph:
-    """The graph without superfluous work; reads that nothing depends on are gone."""
+def simplify(graph: Graph, thorough: bool = True) -> Graph:
+    """The graph without superfluous work; reads that nothing depends on are gone.
+
+    Not `thorough`: only what later passes need: operations over graphs are written out, known values are constants.
+    """
     simplifier = _Simplifier()
-    simpler = rewrite(graph, lambda node, _: simplifier.rule(node))
+    rule = simplifier.rule if thorough else simplifier.needed
+    simplifier.rule_inside = rule
+    simpler = rewrite(graph, lambda node, _: rule(node))
+    if not thorough:
+        return simpler
     used = set(simpler.nodes()) - set(simpler.sources) | {n for node in simpler.nodes() for n in node.inputs}
     used |= set(simpler.roots)
     simpler.reads = {slot: node for slot, node in simpler.reads.items() if node in used}
@@ -66,6 +75,25 @@ class _Simplifier:
         self.seen: dict[Any, Node] = {}
         self.several: dict[Node, tuple[Node, ...]] = {}
         self.gates: dict[Node, Node] = {}
+        self.rule_inside: Callable[[Node], Node] = self.rule
+
+    def needed(self, node: Node) -> Node:
+        """The node without what has no loops, as it is otherwise."""
+        if node.operation is CONSTANT:
+            return node
+        if not node.inputs or node._value is not None:
+            return source_like(node, CONSTANT, node.value)
+        lowering = getattr(node.operation, "lowering", None)
+        if isinstance(lowering, Loop):
+            body = simplify(node.attributes["body"], thorough=False)
+            return remake(node, node.inputs, attributes={**node.attributes, "body": body})
+        kept = isinstance(lowering, Part) and node.inputs[0] not in self.several
+        whole = node.operation.exact.results is None or kept  # type: ignore[attr-defined]
+        return node if whole else self.written_out(node)
+
+    def looped(self, node: Node) -> Node:
+        """A loop over time with a simpler body; what is the same at every step stands before it."""
+        return hoist(node, simplify(node.attributes["body"]), self.rule)
 
     def rule(self, node: Node) -> Node:
         """The simplest node that is exactly equal to this one."""
@@ -73,7 +101,11 @@ class _Simplifier:
             return self.once(node)
         if not node.inputs or node._value is not None:
             return self.once(source_like(node, CONSTANT, node.value))
-        if node.operation.exact.results is not None:  # type: ignore[attr-defined]
+        lowering = getattr(node.operation, "lowering", None)
+        if isinstance(lowering, Loop):
+            return self.looped(node)
+        kept = isinstance(lowering, Part) and node.inputs[0] not in self.several
+        if node.operation.exact.results is not None and not kept:  # type: ignore[attr-defined]
             return self.written_out(node)
         for step in (self.without_effect, self.merged, self.gated, self.plain, self.folded):
             simpler = step(node)
@@ -84,6 +116,8 @@ class _Simplifier:
     def written_out(self, node: Node) -> Node:
         """What an operation over a graph computes, in its place; several results are remembered for their parts."""
         operands = tuple(self.several.get(operand, operand) for operand in node.inputs)
+        if any(isinstance(operand, Node) and len(operand.types) > 1 for operand in operands):
+            return self.once(node)  # one result of what stays as it is, such as a loop over steps
         results = node.operation.exact.results(operands, self.inline, **node.attributes)  # type: ignore[attr-defined]
         if isinstance(results, Node):
             return results
@@ -96,7 +130,8 @@ class _Simplifier:
         for node in topological(graph.outputs):
             if node not in done:
                 inputs = tuple(done[operand] for operand in node.inputs)
-                done[node] = self.rule(remake(node, inputs) if inputs and node._value is None else node)
+                inner = remake(node, inputs) if inputs and node._value is None else node
+                done[node] = self.rule_inside(inner)
         return tuple(done[node] for node in graph.outputs)
 
     def without_effect(self, node: Node) -> Node:
@@ -175,6 +210,8 @@ def _key(node: Node) -> Any:
         attributes = tuple(sorted((name, value) for name, value in node.attributes.items()))
         return node.operation, node.inputs, attributes, node.types
     value = node._value
-    if node.operation is CONSTANT and isinstance(value, np.ndarray) and value.size <= _SMALL:
+    if node.operation is CONSTANT and isinstance(value, np.ndarray):
+        if value.size > _SMALL:
+            return CONSTANT, id(value)  # one array is one constant, wherever it is used: the first node holds it
         return CONSTANT, value.dtype, value.shape, value.tobytes()
     return None

@@ -9,7 +9,7 @@ from math import prod
 from typing import NamedTuple
 
 from .indices import Index, Variable
-from .loops import Contraction, For, Host, Nest, Statement, Store, Value
+from .loops import Contraction, For, Host, Nest, Recurrence, Statement, Store, Value
 from .plan import Buffer
 
 # What is no arithmetic: numbers from elsewhere, choices, other forms of the same number.
@@ -62,9 +62,21 @@ class _Counter:
                 self.flops = None
                 for buffer in statement.reads:
                     self._touch(self.read, buffer, buffer.size)
-                self._touch(self.written, statement.out, statement.out.size)
+                for buffer in statement.writes:
+                    self._touch(self.written, buffer, buffer.size)
+            elif isinstance(statement, Recurrence):
+                self._repeat(statement)
             elif isinstance(statement, Value):
                 self._value(statement, times)
+
+    def _repeat(self, one: Recurrence) -> None:
+        """A loop over time: what its nests do at each step, and the memory outside that it goes through."""
+        flops = [work_of(nest).flops for nest in one.body.nests]
+        if self.flops is not None:
+            self.flops = None if None in flops else self.flops + one.length * sum(filter(None, flops))
+        for touched, buffers in ((self.read, one.reads), (self.written, one.writes)):
+            for buffer in buffers:
+                self._touch(touched, buffer, buffer.size)
 
     def _value(self, value: Value, times: int) -> None:
         if value.opcode == "load":
@@ -79,7 +91,8 @@ class _Counter:
 
     def _contract(self, one: Contraction) -> None:
         batch = prod(variable.extent for variable in one.batch)
-        rows, columns, inner = one.rows.extent, one.columns.extent, one.inner.extent
+        rows, columns = one.rows.extent, one.columns.extent
+        inner = prod(variable.extent for variable in one.inner)
         if self.flops is not None:
             self.flops += 2 * batch * rows * columns * inner
         self._touch(self.read, one.left[0], batch * rows * inner)

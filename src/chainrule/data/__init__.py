@@ -1,12 +1,53 @@
-"""Data for training: batches of arrays (`DataLoader`), and tables from files (`tabular` is the door of those)."""
+"""Data for training: batches (`DataLoader`), images, text, series, and tables from files (`tabular` is their door)."""
 
 from typing import NoReturn
 
 from ..elsewhere import missing_in
+from .augmentation import (
+    Compose,
+    GaussianNoise,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomShift,
+    RandomVerticalFlip,
+)
+from .datasets import Dataset, Subset
 from .holding import train_test_split
-from .loader import ArraySource, Batch, DataLoader, IterableSource, Source
+from .images import ImageFolder, ImageFormat, as_images, load_image
+from .loader import DataLoader
+from .padding import Padded, SequenceDataset, pad_sequences
+from .series import Scaling, SeriesWindows
+from .sources import ArraySource, Batch, IterableSource, Source
+from .text import TextStreams, TextWindows, Vocabulary
 
-__all__ = ["ArraySource", "Batch", "DataLoader", "IterableSource", "Source", "train_test_split"]
+__all__ = [
+    "ArraySource",
+    "Batch",
+    "Compose",
+    "DataLoader",
+    "Dataset",
+    "GaussianNoise",
+    "ImageFolder",
+    "ImageFormat",
+    "IterableSource",
+    "Padded",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomShift",
+    "RandomVerticalFlip",
+    "Scaling",
+    "SequenceDataset",
+    "SeriesWindows",
+    "Source",
+    "Subset",
+    "TextStreams",
+    "TextWindows",
+    "Vocabulary",
+    "as_images",
+    "load_image",
+    "pad_sequences",
+    "train_test_split",
+]
 
 
 def __getattr__(name: str) -> NoReturn:

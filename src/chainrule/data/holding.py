@@ -51,8 +51,8 @@ def train_test_split(
 ) -> list[Any]:
     """Every array in two parts, training rows and test rows: `x, x_test, y, y_test = train_test_split(x, y)`.
 
-    arrays: arrays, tensors, lists, tables, or tuples and dicts of them, with as many rows each; parts are of the same
-        type. test_size: a share of the rows (0.25 by default) or their number, rounded up as in scikit-learn.
+    arrays: arrays, tensors, lists, tables, data sets, or tuples and dicts of them, with as many rows each; parts are of
+        the same type. test_size: a share of the rows (0.25 by default) or their number, rounded up as in scikit-learn.
     stratify: labels, texts or whole numbers, of which each keeps its share in both parts; a label of one row trains.
     seed: the same seed gives the same rows on every machine. shuffle: False takes the last rows as test rows.
     Raises DataError for rows that differ in number or are too few, ArgumentError for the rest.
@@ -132,6 +132,13 @@ def _rows(leaf: Any, places: Rows) -> Any:
     """The rows at these places, in the type that they came in."""
     if hasattr(leaf, "iloc"):
         return leaf.iloc[places]
+    if hasattr(leaf, "subset"):
+        if getattr(leaf, "ordered", False):
+            raise ArgumentError(
+                f"windows may overlap, so rows drawn at random would leak; got {type(leaf).__name__}. Write "
+                "training, test = windows.split(0.2)"
+            )
+        return leaf.subset(places)
     if isinstance(leaf, Tensor | np.ndarray):
         return leaf[places]
     if isinstance(leaf, list):

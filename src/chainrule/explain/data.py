@@ -29,12 +29,14 @@ LISTED_ELEMENTS = 1000
 
 def as_data(story: Story, full: bool = False) -> dict[str, Any]:
     """The story as dicts and lists."""
+    sections = [{"section": one.kind, **one.data(full)} for one in story.sections]
     return {
         "schema": SCHEMA,
         "title": story.title,
         "root": story.root.name,
         "starts_from_ones": story.seed_is_ones,
         "steps": [_step(step, full) for step in story.steps],
+        **({"sections": sections} if sections else {}),
         **story.extras,
     }
 

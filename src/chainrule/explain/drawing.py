@@ -17,7 +17,8 @@ from ..language import sentence
 from ..operations import Array
 from .layout import Box, Drawing, Link, draw
 from .numbers import digits, show
-from .text import partial, width
+from .section import width
+from .text import moving, partial
 
 if TYPE_CHECKING:
     from .story import Edge, Step, Story
@@ -37,7 +38,7 @@ class Moments:
 
     def __init__(self, story: Story) -> None:
         forward = list(story.steps)
-        backward = [step for step in reversed(story.steps) if step.gradient is not None]
+        backward = [step for step in reversed(story.steps) if step.gradient is not None or moving(step)]
         self.order = [(step, "forward") for step in forward] + [(step, "backward") for step in backward]
         self.forward = {step.number: k for k, step in enumerate(forward)}
         self.backward = {step.number: len(forward) + k for k, step in enumerate(backward)}
@@ -151,10 +152,11 @@ def _node(step: Step, box: Box, lines: Sequence[tuple[str, str]], story: Story, 
 def aria(step: Step, root: str, language: str) -> str:
     """What a screen reader says for a node."""
     what = step.name if step.is_leaf else f"{step.name} = {step.formula}"
-    values = {"what": what, "value": show(step.value) or "…"}
+    values = {"what": what, "value": show(step.value, language=language) or "…"}
     if step.gradient is None:
         return sentence("explain.aria_constant", language, **values)
-    return sentence("explain.aria", language, **values, root=root, gradient=show(step.gradient))
+    gradient = show(step.gradient, language=language)
+    return sentence("explain.aria", language, **values, root=root, gradient=gradient)
 
 
 # ------------------------------------------------------------------------------------------------- edges

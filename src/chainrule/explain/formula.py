@@ -28,10 +28,19 @@ _INFIX = {
 }  # fmt: skip
 # What is no part of a formula: in a slope, which is written element by element, every change of shape; in a
 # rule for gradients the refolding that goes with a broadcast; nothing where a step itself is written down.
-SLOPE, RULE, STEP = "slope", "rule", "step"
-_HIDDEN = {SLOPE: ("broadcast_to", "reshape", "positive"), RULE: ("reshape", "positive"), STEP: ()}
+# In a sketch, for rules that are long, nothing that only moves entries, and no settings.
+SLOPE, RULE, STEP, SKETCH = "slope", "rule", "step", "sketch"
+_HIDDEN = {
+    SLOPE: ("broadcast_to", "reshape", "positive"), RULE: ("reshape", "positive"), STEP: (),
+    SKETCH: ("broadcast_to", "reshape", "positive", "permute_dims", "pad", "slice"),
+}  # fmt: skip
+# Letters from which on a rule is only sketched.
+_LONG_RULE = 80
 _RAISED = {"2": "²", "3": "³"}
-_SHORT = {"broadcast_to": "broadcast", "permute_dims": "permute", "reduce_max": "max", "reduce_min": "min"}
+_SHORT = {
+    "broadcast_to": "broadcast", "permute_dims": "permute", "reduce_max": "max", "reduce_min": "min",
+    "first_max": "max", "positions_like": "place",
+}  # fmt: skip
 
 
 class Formula(Arithmetic):
@@ -120,7 +129,7 @@ def write(
         return Formula(f"{_inside(operands[0], _ATOM)}[{_ranges(**attributes)}]", type)
     if name == "permute_dims" and _swaps_last(attributes["axes"]):
         return Formula(_inside(operands[0], _ATOM) + "ᵀ", type)
-    return Formula(_call(operation, operands, attributes), type)
+    return Formula(_call(operation, operands, {} if mode == SKETCH else attributes), type)
 
 
 def _sigmoid(operands: Sequence[Formula], attributes: Attributes, mode: str) -> Formula:
@@ -186,10 +195,19 @@ def _ranges(starts: Sequence[int], stops: Sequence[int], steps: Sequence[int]) -
 def _call(operation: Operation, operands: Sequence[Formula], attributes: Attributes) -> str:
     parts = [one.text for one in operands]
     for name, value in attributes.items():
+        if _is_usual(operation.name, name, value):
+            continue
         if isinstance(value, bool | int | float | str | tuple | np.dtype) and value is not False:
             shown = value.name if isinstance(value, np.dtype) else _tuple_text(name, value)
             parts.append(f"{name.replace('axes', 'axis')}={shown}")
     return f"{_SHORT.get(operation.name, operation.name)}({', '.join(parts)})"
+
+
+def _is_usual(operation: str, name: str, value: Any) -> bool:
+    """Settings that say nothing to a reader: steps of 1 of a convolution, how the operands of a scan are counted."""
+    if operation == "conv":
+        return all(one == 1 for one in np.atleast_1d(value))
+    return operation == "scan" and name in ("carries", "stacked")
 
 
 def _tuple_text(name: str, value: Any) -> str:
@@ -232,8 +250,17 @@ def outgoing(
     rule = operation.transpose(index)
     if rule is None:
         return ""
-    plain = [Formula(one.text, one.type, one.strength, one.number, mode=RULE) for one in operands]
-    result: Formula = rule(Formula(incoming, out, _POWER, mode=RULE), *plain, **attributes)
+    result = _ruled(rule, incoming, out, operands, attributes, RULE)
+    if len(result.text) > _LONG_RULE:
+        return _ruled(rule, incoming, out, operands, attributes, SKETCH).text
     if result.text == incoming and result.shape != out.shape:
         return f"reshape({incoming}, shape={result.shape})"
     return result.text
+
+
+def _ruled(
+    rule: Any, incoming: str, out: Type, operands: Sequence[Formula], attributes: Attributes, mode: str
+) -> Formula:
+    plain = [Formula(one.text, one.type, one.strength, one.number, mode=mode) for one in operands]
+    found: Formula = rule(Formula(incoming, out, _POWER, mode=mode), *plain, **attributes)
+    return found

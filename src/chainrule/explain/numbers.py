@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..language import sentence
 from ..operations import Array
 
 DIGITS = 6
@@ -21,7 +22,7 @@ SUMMARY_DIGITS = 4
 LISTED_ELEMENTS = 6
 
 
-def show(value: Array | None, listed: int = LISTED_ELEMENTS) -> str:
+def show(value: Array | None, listed: int = LISTED_ELEMENTS, language: str = "en") -> str:
     """A number or a small array with its elements; a larger one by its shape, extremes and mean.
 
     >>> show(np.array([0.5, -1 / 3]))
@@ -34,7 +35,18 @@ def show(value: Array | None, listed: int = LISTED_ELEMENTS) -> str:
     if value.size <= listed:
         return _nested(value.tolist())
     low, mean, high = (digits(one, SUMMARY_DIGITS) for one in extremes(value))
-    return f"{value.shape} from {low} to {high}, mean {mean}"
+    return sentence("explain.array", language, shape=value.shape, low=low, high=high, mean=mean)
+
+
+def brief(value: Array | None, listed: int = LISTED_ELEMENTS) -> str:
+    """As `show`, for narrow columns: one element as a plain number, four digits in lists; "" for what is too large.
+
+    >>> brief(np.array([0.5, -1 / 3])), brief(np.array([[1 / 3]])), brief(np.zeros(9))
+    ('[0.5, -0.3333]', '0.333333', '')
+    """
+    if value is None or value.size > listed:
+        return ""
+    return digits(value.item()) if value.size == 1 else _nested(value.tolist(), SUMMARY_DIGITS)
 
 
 def digits(value: Any, count: int = DIGITS) -> str:
@@ -59,5 +71,7 @@ def extremes(value: Array) -> tuple[float, float, float]:
     return low, 0.0 if abs(mean) <= noise else mean, high
 
 
-def _nested(value: Any) -> str:
-    return f"[{', '.join(map(_nested, value))}]" if isinstance(value, list) else digits(value)
+def _nested(value: Any, count: int = DIGITS) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_nested(one, count) for one in value)}]"
+    return digits(value, count)

@@ -11,6 +11,7 @@ import base64
 import functools
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING
 from ..language import LANGUAGES, sentence
 from .drawing import DRAWN_STEPS, Moments, picture
 from .numbers import show
-from .text import SHOWN_STEPS, backward, derivative, label, where
+from .section import Section, Table
+from .text import SHOWN_STEPS, backward, derivative, label, moving, where
 
 if TYPE_CHECKING:
     from .story import Step, Story
@@ -61,9 +63,21 @@ def _hash(text: str) -> str:
 
 def _both(key: str, **values: object) -> str:
     """A sentence in both languages, of which the page shows one."""
+    return _in_both(lambda language: sentence(key, language, **values))
+
+
+def _in_both(say: Callable[[str], str]) -> str:
+    """What is said in both languages, of which the page shows one."""
+    return _side_by_side({language: say(language) for language in LANGUAGES})
+
+
+def _side_by_side(texts: Mapping[str, str]) -> str:
+    """The text in both languages; once where they are the same."""
+    said = {language: escape(text) for language, text in texts.items()}
+    if len(set(said.values())) == 1:
+        return said["en"]
     return "".join(
-        f'<span class="cr-{language}" lang="{language}">{escape(sentence(key, language, **values))}</span>'
-        for language in LANGUAGES
+        f'<span class="cr-{language}" lang="{language}">{text}</span>' for language, text in said.items()
     )
 
 
@@ -109,7 +123,38 @@ def _rest(story: Story) -> str:
     if story.notes:
         blocks = "".join(_pre(language, lines) for language, lines in story.notes.items())
         notes = f"<section>{blocks}</section>\n"
-    return f"{_table(story)}{_details(story)}{notes}"
+    sections = "".join(_section(one) for one in story.sections)
+    return f"{_table(story)}{sections}{_details(story)}{notes}"
+
+
+def _section(section: Section) -> str:
+    """A section's blocks; each is there in both languages, of which the page shows one."""
+    english, korean = (section.blocks(language) for language in LANGUAGES)
+    parts = [f"<h2>{_in_both(section.heading)}</h2>"]
+    for one, other in zip(english, korean, strict=True):
+        if isinstance(one, Table) and isinstance(other, Table):
+            parts.append(_section_table(one, other))
+        else:
+            parts.append(f"<p>{_cell(str(one), str(other))}</p>")
+    return f'<section class="cr-section">{"".join(parts)}</section>\n'
+
+
+def _cell(english: str, korean: str) -> str:
+    return _side_by_side(dict(zip(LANGUAGES, (english, korean))))
+
+
+def _section_table(english: Table, korean: Table) -> str:
+    """One table whose cells are there in both languages where these differ; columns without content are left out."""
+    used = [k for k in range(len(english.heads)) if any(row[k] for row in english.rows)]
+    heads = "".join(f'<th scope="col">{_cell(english.heads[k], korean.heads[k])}</th>' for k in used)
+    rows = []
+    for j, (one, other) in enumerate(zip(english.rows, korean.rows, strict=True)):
+        cells = [_cell(one[k], other[k]) for k in used]
+        last = ' class="cr-total"' if english.total and j == len(english.rows) - 1 else ""
+        rest = "".join(f"<td>{cell}</td>" for cell in cells[1:])
+        rows.append(f'<tr{last}><th scope="row">{cells[0]}</th>{rest}</tr>')
+    body = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="cr-scroll" tabindex="0">{body}</div>'
 
 
 def _pre(language: str, lines: list[str]) -> str:
@@ -129,19 +174,17 @@ def _table(story: Story) -> str:
 
 
 def _row(step: Step) -> str:
-    if step.is_leaf:
-        name = "".join(
-            f'<span class="cr-{language}" lang="{language}">{escape(label(step, language))}</span>'
-            for language in LANGUAGES
-        )
-    else:
-        name = escape(label(step, "en"))
-    told = [derivative(step, edge) for edge in step.edges if edge.outgoing is not None]
-    local = "<br>".join(escape(line) for line in told if line)
-    gradient = escape(show(step.gradient)) if step.gradient is not None else "—"
+    name = _in_both(lambda language: label(step, language))
+    told = [
+        _side_by_side({language: derivative(step, edge, language) for language in LANGUAGES})
+        for edge in moving(step)
+    ]
+    local = "<br>".join(line for line in told if line)
+    value = _in_both(lambda language: show(step.value, language=language))
+    gradient = _in_both(lambda language: show(step.gradient, language=language)) or "—"
     return (
         f'<tr data-row="{step.number}"><td>{step.number}</td><th scope="row">{name}</th>'
-        f'<td class="cr-forward">{escape(show(step.value))}</td><td>{local}</td>'
+        f'<td class="cr-forward">{value}</td><td>{local}</td>'
         f'<td class="cr-backward">{gradient}</td></tr>'
     )
 
@@ -180,7 +223,7 @@ def _moments(story: Story) -> str:
 
 
 def _said(step: Step, phase: str, root: Step, language: str) -> str:
-    value = show(step.value) or "…"
+    value = show(step.value, language=language) or "…"
     if phase == "forward":
         if step.is_leaf:
             return sentence("explain.said_given", language, name=step.name, value=value)
@@ -189,5 +232,9 @@ def _said(step: Step, phase: str, root: Step, language: str) -> str:
     if lines:
         return "\n".join(line.strip() for line in lines)
     return sentence(
-        "explain.said_backward", language, root=root.name, name=step.name, value=show(step.gradient)
+        "explain.said_backward",
+        language,
+        root=root.name,
+        name=step.name,
+        value=show(step.gradient, language=language),
     )

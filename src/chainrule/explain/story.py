@@ -15,18 +15,20 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..autodiff import Arrays, Contribution, gradients, local_derivative
+from ..autodiff import Arrays, Contribution, gradients, local_derivative, part
 from ..errors import ArgumentError, GradientError, Origin, ShapeError, TraceError
 from ..graph import Node, Scope, topological
 from ..language import LANGUAGES, preferred_language
 from ..operations import Array, Type
 from ..ops.lowering import Scalar
 from ..tensor import Tensor
+from .about import Told, sections
 from .data import as_data, as_json, save
 from .folding import Unit, is_plain_spread, units
 from .formula import STEP, Formula, number, outgoing, slope, write
 from .naming import NodeNames, Variables, caller_variables, given_names, scalar_text
 from .page import fragment, page
+from .section import Section
 from .text import tell
 
 
@@ -87,6 +89,7 @@ class Story:
     title: str = ""
     extras: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    sections: list[Section] = field(default_factory=list)
 
     @property
     def root(self) -> Step:
@@ -137,6 +140,7 @@ def explain(
     fold: bool = True,
     depth: int | None = None,
     gradient: Any = None,
+    about: Tensor | None = None,
     language: str | None = None,
 ) -> Story:
     """The story of how `tensor` was computed, and of how its gradient flows back to everything behind it.
@@ -145,15 +149,25 @@ def explain(
     fold: tell the call of a function or layer as one step; `depth` opens that many levels of calls
     (by default the containers that hold layers).
     gradient: where the backward pass starts, in the tensor's shape; ones if it is left out.
+    about: a tensor to be told of in a section below the story. A weight that the steps of a loop share (also in
+    cr.scan and nn.RNN): what each step adds to its gradient, and the product of Jacobians ∂h_T/∂h_t. The filter of a
+    convolution: the windows that it met. What goes into a batch normalization: its nine steps and three paths.
+    Logits: p − y for each class. Any tensor that is read several times: what each use adds. Left out: the first
+    loop, batch normalization and convolution of the story get a section.
     language: "en" or "ko"; by default what the environment asks for.
-    Raises GradientError if nothing behind the tensor requires grad, TraceError inside `compile`.
+    Raises GradientError if nothing behind the tensor requires grad, TraceError inside `compile`, ArgumentError for
+    an `about` of which there is nothing more to tell.
 
     >>> import chainrule as cr
-    >>> from chainrule.explain import explain
-    >>> w, x = cr.tensor(3.0, requires_grad=True), cr.tensor(2.0)
-    >>> story = explain(w * x, names={"w": w, "x": x})
+    >>> w, h = cr.tensor(0.5, requires_grad=True), cr.tensor(1.0)
+    >>> story = cr.explain(w * h, names={"w": w, "h": h})
     >>> story["w"].gradient
-    array(2., dtype=float32)
+    array(1., dtype=float32)
+    >>> for _ in range(3):
+    ...     h = w * h
+    >>> story = cr.explain(h, about=w)
+    >>> story.sections[0].verdict, [float(one.stretch) for one in story.sections[0].moments]
+    ('vanishes', [0.125, 0.25, 0.5, 1.0])
     """
     if not isinstance(tensor, Tensor):
         raise ArgumentError(f"explain needs a Tensor; got {type(tensor).__name__}")
@@ -167,6 +181,8 @@ def explain(
         depth=depth,
         gradient=gradient,
         language=language or preferred_language(),
+        detailed=True,
+        about=about,
     )
 
 
@@ -180,9 +196,33 @@ def build(
     gradient: Any = None,
     language: str = "en",
     sources: Mapping[Node, str] | None = None,
+    detailed: bool = False,
+    about: Tensor | None = None,
 ) -> Story:
-    """`explain` without looking around: `sources` gives the user's text for nodes, in place of lines of code."""
-    root = tensor.node
+    """`explain` without looking around: `sources` gives the user's text for nodes, in place of lines of code.
+
+    detailed: with the sections below the table, about the tensor `about` if one is given.
+    """
+    root = _differentiable(tensor.node)
+    order = topological([root])
+    found: dict[Node, Any] = {}
+    contributions: list[Contribution] = []
+    seed = _seed(root, gradient)
+    gradients([root], [seed], contributions=contributions, visit=found.__setitem__)
+    builder = _Builder(order, root, found, contributions, names, variables, sources)
+    story = Story(
+        builder.steps(units(order, root, fold, depth)),
+        gradient is None and math.prod(root.shape) != 1,
+        language,
+    )
+    if detailed:
+        known = {node: builder.names[node] for node in order if node in builder.names}
+        story.sections = sections(Told(root, seed, order, found, contributions, known), about)
+    return story
+
+
+def _differentiable(root: Node) -> Node:
+    """The node, if it has a value and a gradient."""
     if root.value is None:
         raise TraceError(
             "explain needs numbers, and a tensor inside cr.compile has none yet; got Traced "
@@ -193,13 +233,7 @@ def build(
             "explain needs a tensor that depends on one with requires_grad=True; got "
             f"{root.dtype.name}{root.shape} without. Was it made from plain numbers, detached, or under no_grad?"
         )
-    order = topological([root])
-    found: dict[Node, Any] = {}
-    contributions: list[Contribution] = []
-    gradients([root], [_seed(root, gradient)], contributions=contributions, visit=found.__setitem__)
-    builder = _Builder(order, root, found, contributions, names, variables, sources)
-    steps = builder.steps(units(order, root, fold, depth))
-    return Story(steps, gradient is None and math.prod(root.shape) != 1, language)
+    return root
 
 
 def _seed(root: Node, gradient: Any) -> Array:
@@ -332,7 +366,7 @@ class _Builder:
             edge = Edge(self.step_of[operand], index)
             step.edges.append(edge)
             if node.requires_grad and operand.requires_grad:
-                edge.outgoing = _first(sent.get(index))
+                edge.outgoing = step.gradient if operation is part else _first(sent.get(index))
                 if edge.outgoing is None:
                     edge.outgoing = np.zeros(operand.shape, operand.dtype)
                 self._derive(edge, operation, node, out, written, index)

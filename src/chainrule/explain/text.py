@@ -7,11 +7,12 @@ Knows the story's classes; knows nothing of graphs.
 from __future__ import annotations
 
 import linecache
-import unicodedata
 from typing import TYPE_CHECKING
 
 from ..language import catalogue, sentence
 from .numbers import show
+from .section import pad, width
+from .section import told as told_section
 
 if TYPE_CHECKING:
     from .story import Edge, Step, Story
@@ -21,6 +22,9 @@ SHOWN_STEPS = 200
 
 # Elements of an array that a cell of the table lists.
 LISTED = 3
+
+# Terms of a sum that are written out.
+SHOWN_TERMS = 10
 
 # Letters of a line of code that are quoted.
 LINE_LIMIT = 80
@@ -41,6 +45,8 @@ def tell(story: Story, language: str = "en") -> str:
         place = where(step)
         lines += backward(step, story.root, language, "" if place == told else place)
         told = place or told
+    for section in story.sections:
+        lines += ["", *told_section(section, language)]
     return "\n".join(lines)
 
 
@@ -62,9 +68,10 @@ def table(steps: list[Step], root: str, language: str) -> list[str]:
     ]
     rows = [heads]
     for step in steps:
-        local = [text for edge in _moving(step) if (text := derivative(step, edge))]
-        first = [str(step.number), label(step, language), show(step.value, LISTED), local[0] if local else ""]
-        rows.append([*first, show(step.gradient, LISTED) if step.gradient is not None else "—"])
+        local = [text for edge in moving(step) if (text := derivative(step, edge, language))]
+        value, gradient = show(step.value, LISTED, language), show(step.gradient, LISTED, language)
+        first = [str(step.number), label(step, language), value, local[0] if local else ""]
+        rows.append([*first, gradient or "—"])
         rows += [["", "", "", more, ""] for more in local[1:]]
     widths = [max(width(row[k]) for row in rows) for k in range(len(heads))]
     aligned = ["  ".join(pad(cell, size) for cell, size in zip(row, widths)).rstrip() for row in rows]
@@ -78,7 +85,8 @@ def label(step: Step, language: str) -> str:
     return f"{step.name} = {step.formula}" + (f" ({step.scope})" if step.scope else "")
 
 
-def _moving(step: Step) -> list[Edge]:
+def moving(step: Step) -> list[Edge]:
+    """The edges along which a gradient is passed on."""
     return [edge for edge in step.edges if edge.outgoing is not None]
 
 
@@ -87,11 +95,11 @@ def partial(above: str, below: str) -> str:
     return f"∂{above}/∂{below}"
 
 
-def derivative(step: Step, edge: Edge) -> str:
+def derivative(step: Step, edge: Edge, language: str = "en") -> str:
     """`∂y/∂z = y·(1 − y) = 0.24` where slopes are multiplied; `→ w: xᵀ @ ∂L/∂z` where gradients are moved."""
     if edge.local is None:
         return f"→ {edge.source.name}: {edge.rule}" if edge.rule else ""
-    number = show(edge.local, LISTED)
+    number = show(edge.local, LISTED, language)
     formula = edge.symbol.replace("−", "-")
     shown = number if not formula or formula == number else f"{edge.symbol} = {number}"
     return f"{partial(step.name, edge.source.name)} = {shown}"
@@ -105,14 +113,17 @@ def backward(step: Step, root: Step, language: str, place: str) -> list[str]:
     lines = []
     if step is not root and len(step.arrivals) > 1 and step.gradient is not None:
         lines.append("  " + summed(step, language))
-    if step.is_leaf or step.gradient is None or not _moving(step):
+    if step.is_leaf or not moving(step):
         return lines
     lines.append(f"  {step.name} = {step.formula}{f'   ({place})' if place else ''}")
     if step is root:
         lines.append(
-            "      " + sentence("explain.start", language, name=root.name, value=show(root.gradient))
+            "      "
+            + sentence(
+                "explain.start", language, name=root.name, value=show(root.gradient, language=language)
+            )
         )
-    lines += ["    → " + passed(step, edge, root.name, language) for edge in _moving(step)]
+    lines += ["    → " + passed(step, edge, root.name, language) for edge in moving(step)]
     reason = why(step, language)
     if reason:
         lines.append(f"      {reason}")
@@ -121,21 +132,27 @@ def backward(step: Step, root: Step, language: str, place: str) -> list[str]:
 
 def summed(step: Step, language: str) -> str:
     """`a receives 2 gradients, which add up: 1 + 1 = 2`."""
-    terms = " + ".join(_bracketed(show(edge.outgoing)) for _, edge in step.arrivals)
-    values = {"name": step.name, "count": len(step.arrivals), "terms": terms, "total": show(step.gradient)}
-    return sentence("explain.sum", language, **values)
+    found = [_bracketed(show(edge.outgoing, language=language)) for _, edge in step.arrivals]
+    if len(found) > SHOWN_TERMS:
+        found[SHOWN_TERMS - 2 : -1] = ["…"]
+    terms = " + ".join(found)
+    total = show(step.gradient, language=language)
+    return sentence(
+        "explain.sum", language, name=step.name, count=len(step.arrivals), terms=terms, total=total
+    )
 
 
 def passed(step: Step, edge: Edge, root: str, language: str) -> str:
     """`w: ∂L/∂z × ∂z/∂w = -0.401312 × 0.5 = -0.200656`."""
-    target = edge.source.name
+    target, sent = edge.source.name, show(edge.outgoing, language=language)
     if edge.local is not None:
-        product = f"{_bracketed(show(step.gradient))} × {_bracketed(show(edge.local))}"
+        incoming, local = show(step.gradient, language=language), show(edge.local, language=language)
+        product = f"{_bracketed(incoming)} × {_bracketed(local)}"
         names = f"{partial(root, step.name)} × {partial(step.name, target)}"
-        return f"{target}: {names} = {product} = {show(edge.outgoing)}"
+        return f"{target}: {names} = {product} = {sent}"
     if edge.rule:
-        return f"{target}: {edge.rule} = {show(edge.outgoing)}"
-    return f"{target}: " + sentence("explain.net", language, value=show(edge.outgoing))
+        return f"{target}: {edge.rule} = {sent}"
+    return f"{target}: " + sentence("explain.net", language, value=sent)
 
 
 def _bracketed(text: str) -> str:
@@ -174,19 +191,3 @@ def where(step: Step) -> str:
 
 def _letters(text: str) -> str:
     return "".join(text.split())
-
-
-# ---------------------------------------------------------------------------------------------- columns
-
-
-def width(text: str) -> int:
-    """Columns that a terminal gives to the text: Korean letters take two, combining marks none."""
-    return sum(
-        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
-        for one in text
-    )
-
-
-def pad(text: str, size: int) -> str:
-    """The text with blanks up to `size` columns."""
-    return text + " " * (size - width(text))

@@ -299,9 +299,17 @@ def _finite(x: Tensor) -> Tensor:
     return wrap(dispatch.broadcast_node(ops.where, (finite.node, x.node, constant(0, x.dtype))))
 
 
-def _shares(x: Tensor, axis: int) -> Tensor:
+def shares(x: Tensor, axis: int) -> Tensor:
+    """The formula of softmax, without a scope of its own."""
     powers = exp(x - _largest(x, axis))
     return powers / sum(powers, axis=axis, keepdims=True)
+
+
+def shares_of_some(x: Tensor, axis: int) -> Tensor:
+    """`shares`, but 0 with slope 0 where all that could have a share is −∞, which would be 0 / 0."""
+    powers = exp(x - _finite(_largest(x, axis)))
+    total = sum(powers, axis=axis, keepdims=True)
+    return powers / where(total == 0, 1.0, total)
 
 
 @composite
@@ -316,7 +324,7 @@ def softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tenso
     tensor([0.5, 0.5])
     """
     source = floats(x)
-    return _shares(source, axis_of("softmax", axis, dim, source))
+    return shares(source, axis_of("softmax", axis, dim, source))
 
 
 @composite
@@ -330,7 +338,7 @@ def softmin(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tenso
     tensor([1., 0.])
     """
     source = floats(x)
-    return _shares(-source, axis_of("softmin", axis, dim, source))
+    return shares(-source, axis_of("softmin", axis, dim, source))
 
 
 @composite

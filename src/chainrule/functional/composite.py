@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from .. import ops
 from ..elsewhere import explain_misfit
@@ -14,14 +14,15 @@ from ..ops.shapes import check_axis
 from ..tensor import Tensor
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def composite(function: Callable[P, Tensor], scope_name: str | None = None) -> Callable[P, Tensor]:
+def composite(function: Callable[P, R], scope_name: str | None = None) -> Callable[P, R]:
     """Every call of the function opens a scope with its name (or another)."""
     name = scope_name or function.__name__
 
     @functools.wraps(function)
-    def scoped(*arguments: P.args, **keywords: P.kwargs) -> Tensor:
+    def scoped(*arguments: P.args, **keywords: P.kwargs) -> R:
         try:
             with scope(name, "function"):
                 if state.quiet:

@@ -1,10 +1,12 @@
-"""Normalization: batch and layer norm. The variance is the mean of squared distances, so nothing cancels."""
+"""Normalization: batch, layer, group and RMS norm. Variances are means of squared distances, so nothing cancels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..tensor import Tensor, as_tensor
@@ -151,6 +153,85 @@ def normalized_layer(
     if weight is not None:
         result = result * weight
     return result if bias is None else result + bias
+
+
+@composite
+def group_norm(
+    x: Any, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(x − mean) / √(variance + eps) · weight + bias, over each of `num_groups` groups of channels of x (N, C, …).
+
+    weight, bias: (C,). Raises ShapeError for other shapes, ArgumentError unless num_groups divides C.
+    Wu and He, "Group normalization", 2018.
+
+    >>> import chainrule as cr
+    >>> group_norm(cr.tensor([[1.0, 3.0, 10.0, 30.0]]), 2, eps=0.0).tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
+    """
+    source = _floats("group_norm", x)
+    for name, vector in (("weight", weight), ("bias", bias)):
+        if vector is not None and vector.shape != source.shape[1:2]:
+            raise ShapeError(
+                f"group_norm needs {name} of shape {source.shape[1:2]} for x {source.shape}; got {vector.shape}"
+            )
+    return normalized_groups("group_norm", source, num_groups, weight, bias, eps)
+
+
+def normalized_groups(
+    name: str, x: Tensor, groups: Any, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """The formula; `name` is for messages."""
+    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
+        raise ArgumentError(f"{name} needs a whole number from 1 as num_groups; got {groups!r}")
+    if x.ndim < 2:
+        raise ShapeError(f"{name} needs (N, C, …); got {x.shape}. Add an axis")
+    if x.shape[1] % groups:
+        raise ArgumentError(
+            f"{name} needs groups that divide the channels; got {groups} groups for {x.shape}"
+        )
+    # Behind the channels one axis for the channels of a group and one for their places: vectors fit by broadcasting.
+    batch, channels = x.shape[:2]
+    parts = reshaped(x, (batch, groups, channels // groups, math.prod(x.shape[2:])))
+    distance = parts - mean(parts, axis=(2, 3), keepdims=True)
+    spread = mean(distance * distance, axis=(2, 3), keepdims=True)
+    factor = 1.0 / sqrt(spread + eps)
+    each = (1, groups, channels // groups, 1)
+    result = distance * (factor if weight is None else factor * reshaped(weight, each))
+    if bias is not None:
+        result = result + reshaped(bias, each)
+    return reshaped(result, x.shape)
+
+
+@composite
+def rms_norm(
+    x: Any, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """x / √(mean of squares + eps) · weight, over the last axes, which have `normalized_shape`.
+
+    weight: of `normalized_shape`. eps: by default the distance from 1 to the next number of x's dtype. Raises
+    ShapeError if the last axes of x are others. Zhang and Sennrich, "Root mean square layer normalization", 2019.
+
+    >>> import chainrule as cr
+    >>> rms_norm(cr.tensor([[1.0, 7.0]]), 2).tolist()
+    [[0.20000000298023224, 1.399999976158142]]
+    """
+    shape = as_normalized_shape("rms_norm", normalized_shape)
+    source = _floats("rms_norm", x)
+    if weight is not None and weight.shape != shape:
+        raise ShapeError(f"rms_norm needs weight of shape {shape}; got {weight.shape}")
+    return normalized_squares("rms_norm", source, shape, weight, eps)
+
+
+def normalized_squares(
+    name: str, x: Tensor, shape: tuple[int, ...], weight: Tensor | None, eps: float | None
+) -> Tensor:
+    """The formula; `name` is for messages."""
+    if x.shape[-len(shape) :] != shape:
+        raise ShapeError(f"{name} needs {shape} as the last axes; got {x.shape}. Change normalized_shape")
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    least = float(np.finfo(x.dtype).eps) if eps is None else eps
+    result = x / sqrt(mean(x * x, axis=axes, keepdims=True) + least)
+    return result if weight is None else result * weight
 
 
 def check_eps(name: str, eps: Any) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..dtypes import Dtype
 from ..errors import ArgumentError, DtypeError
 from ..tensor import Tensor
+from ..tensor.random import Generator
 
 
 def check_size(name: str, value: int) -> int:
@@ -23,3 +26,12 @@ def check_floats(layer: str, x: Tensor, dtype: Dtype) -> None:
             f"{layer} needs its weight's dtype, {dtype.name}; got {x.dtype.name}. "
             f"Use x.astype('{dtype.name}'), or the module's .to('{x.dtype.name}')"
         )
+
+
+def check_generator(name: str, generator: Any) -> Generator | None:
+    """A generator of random numbers, or None for the default one."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise ArgumentError(
+            f"{name} needs a generator to draw from; got {generator!r}. Use cr.Generator(seed)"
+        )
+    return generator

@@ -398,7 +398,10 @@ class Module:
         if isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda", "mps"):
             dtype, device = None, dtype
         if device not in (None, "cpu"):
-            raise ArgumentError(f"the only device is 'cpu'; got {device!r}. Leave it out")
+            raise ArgumentError(
+                f"the only device is 'cpu'; got {device!r}. Leave it out: a GPU is used by steps that are compiled "
+                "with cr.compile(step, backend='jax')"
+            )
         if dtype is None:
             return self
         target = as_dtype(dtype)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+from ..errors import ArgumentError, ShapeError
+from ..ops.shapes import check_axis
 from ..tensor import Tensor, as_tensor
-from ..tensor.manipulation import flatten
+from ..tensor.manipulation import flatten, reshape
 from .module import Module
 
 
@@ -40,3 +44,39 @@ class Flatten(Module):
     def extra_repr(self) -> str:
         """The axes."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """One axis unfolded into several: axis `dim` becomes `unflattened_size`, one size of which may be −1.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> nn.Unflatten(1, (3, -1))(cr.zeros((2, 12))).shape
+    (2, 3, 4)
+    """
+
+    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
+        if not isinstance(unflattened_size, Sequence) or not unflattened_size:
+            raise ArgumentError(
+                f"Unflatten needs sizes, such as (3, 4), as unflattened_size; got {unflattened_size!r}"
+            )
+        self.dim = dim
+        self.unflattened_size = tuple(unflattened_size)
+
+    def forward(self, x: Any) -> Tensor:
+        """The unfolded tensor."""
+        source = as_tensor(x)
+        axis = check_axis(self._called(), self.dim, source)
+        sizes, known = self.unflattened_size, math.prod(size for size in self.unflattened_size if size != -1)
+        if -1 in sizes and known > 0 and source.shape[axis] % known == 0:
+            sizes = tuple(source.shape[axis] // known if size == -1 else size for size in sizes)
+        if math.prod(sizes) != source.shape[axis] or -1 in sizes:
+            raise ShapeError(
+                f"{self._called()} needs {self.unflattened_size} to have as many entries as axis {self.dim}, "
+                f"{source.shape[axis]}; got {source.shape}"
+            )
+        return reshape(source, (*source.shape[:axis], *sizes, *source.shape[axis + 1 :]))
+
+    def extra_repr(self) -> str:
+        """The axis and its sizes."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

@@ -21,7 +21,7 @@ from ..autodiff import call, gradients, part
 from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype
 from ..elsewhere import checked_call
 from ..errors import ArgumentError, DtypeError, TraceError
-from ..graph import Node, Scope, state, topological
+from ..graph import Graph, Node, Scope, state, topological
 from ..language import preferred_language, sentence
 from ..operations import CONSTANT, INPUT
 from ..ops import Op
@@ -95,8 +95,8 @@ def summary(model: Module, inputs: Any, *, dtypes: Any = None, language: str | N
     inputs: a size such as `(32, 10)`, an example (tensor or array), a tuple or list of several of either, or a dict
     of either for keywords. dtypes: those of the sizes, one or in the same nesting; the model's own float type by
     default, so a model that starts with whole numbers needs `dtypes="int64"`.
-    Multiply-adds are those of matrix products in the forward pass. The memory is that of all values which the
-    backward pass reads, each counted once, in the model's present mode and with what is frozen now.
+    Multiply-adds are those of matrix products and convolutions in the forward pass. The memory is that of all values
+    which the backward pass reads, each counted once, in the model's present mode and with what is frozen now.
     The model is traced and not run: its mode, buffers and random generators stay as they are. Raises ArgumentError
     if it cannot be traced because it asks for numbers.
 
@@ -225,11 +225,9 @@ class _Watcher:
         output = self.model(*arguments, **keywords)
         outputs = [leaf.node for leaf in flatten(output)[0] if isinstance(leaf, Tensor)]
         for node in topological(outputs):
-            operation = node.operation
-            if isinstance(operation, Op) and isinstance(operation.lowering, Contraction):
-                self._row_of(node).multiply_adds += math.prod(node.shape) * node.inputs[0].shape[-1]
-        for node in _read_backwards(outputs):
-            size = math.prod(node.shape) * node.dtype.itemsize
+            self._row_of(node).multiply_adds += _multiply_adds(node)
+        for node, index in _read_backwards(outputs):
+            size = math.prod(node.types[index].shape) * node.types[index].dtype.itemsize
             if node.operation is INPUT:
                 self.input_bytes += size
             else:
@@ -271,8 +269,19 @@ def _shapes(output: Any) -> Any:
     )
 
 
-def _read_backwards(outputs: Sequence[Node]) -> list[Node]:
-    """Nodes of the forward pass whose values the gradients of the parameters are computed from.
+def _multiply_adds(node: Node) -> int:
+    """Those of a product or convolution, or of all in the graph that the node runs, as often as it does."""
+    operation = node.operation
+    if isinstance(operation, Op) and isinstance(operation.lowering, Contraction):
+        along: Sequence[int] = operation.lowering.inner(*(one.type for one in node.inputs), **node.attributes)
+        return math.prod(node.shape) * math.prod(along)
+    times: int = node.attributes.get("length", 1)
+    inside = [one for one in node.attributes.values() if isinstance(one, Graph)]
+    return times * sum(_multiply_adds(one) for graph in inside for one in topological(graph.outputs))
+
+
+def _read_backwards(outputs: Sequence[Node]) -> list[tuple[Node, int]]:
+    """Results (node and number) of the forward pass that the gradients of the parameters are computed from.
 
     A view stands for what it looks at; parameters and constants are there anyway.
     """
@@ -290,13 +299,14 @@ def _read_backwards(outputs: Sequence[Node]) -> list[Node]:
         gradients(given, seeds, as_nodes=True, visit=collect)
     finally:
         state.grad_enabled = recording
-    read: dict[Node, None] = {}
+    read: dict[tuple[Node, int], None] = {}
     for node in topological(found, follow=lambda node: node.serial > mark):
         if node.serial > mark and node.operation is not call:  # a gate of gradient hooks only lets through
-            for operand in node.inputs:
+            for operand in (node,) if node.operation is part else node.inputs:
                 base = _looked_at(operand)
-                if base.serial <= mark and base.cell is None and base.operation is not CONSTANT:
-                    read.setdefault(base)
+                result = (base.inputs[0], base.attributes["index"]) if base.operation is part else (base, 0)
+                if result[0].serial <= mark and base.cell is None and base.operation is not CONSTANT:
+                    read.setdefault(result)
     return list(read)
 
 

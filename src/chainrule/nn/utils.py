@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NoReturn
 
 from ..clipping import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from ..elsewhere import missing_in
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from ..tensor.manipulation import concat, reshaped
@@ -60,3 +62,7 @@ __all__ = [
     "parameters_to_vector",
     "vector_to_parameters",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing_in("nn.utils", name, __all__)

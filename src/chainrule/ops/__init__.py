@@ -1,5 +1,6 @@
 """The primitive operations, each declared once: meaning, type rule, derivatives, loop body, manual, reason."""
 
+from .convolution import conv, first_max, fold, positions_like, window
 from .discrete import (
     advance,
     argmax,
@@ -134,6 +135,7 @@ __all__ = [
     "cast",
     "ceil",
     "concat",
+    "conv",
     "copysign",
     "cos",
     "cosh",
@@ -143,9 +145,11 @@ __all__ = [
     "erf",
     "exp",
     "expm1",
+    "first_max",
     "flip",
     "floor",
     "floor_divide",
+    "fold",
     "greater",
     "greater_equal",
     "hypot",
@@ -168,6 +172,7 @@ __all__ = [
     "not_equal",
     "pad",
     "permute_dims",
+    "positions_like",
     "positive",
     "pow_",
     "primitives",
@@ -203,4 +208,5 @@ __all__ = [
     "transposed",
     "trunc",
     "where",
+    "window",
 ]

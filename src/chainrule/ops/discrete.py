@@ -229,6 +229,19 @@ def _advanced_word(b: Any, position: Any, operands: Any, out: Type, *, blocks: i
     return b.select(b.less(at, b.literal(2, int64)), key(position), counter)
 
 
+def threefry(xp: Any, first: Any, second: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """The two random words of each counter (x, y) under each key (first, second); arrays of uint32 that broadcast."""
+    keys = (first, second, first ^ second ^ xp.asarray(_PARITY, dtype=uint32))
+    x, y = x + keys[0], y + keys[1]
+    for block in range(5):
+        for distance in _ROTATIONS[block % 2]:
+            x = x + y
+            y = ((y << distance) | (y >> (32 - distance))) ^ x
+        x = x + keys[(block + 1) % 3]
+        y = y + keys[(block + 2) % 3] + xp.asarray(block + 1, dtype=uint32)
+    return x, y
+
+
 @discrete(type=_bits_type, lower=Gather(_random_word))
 def random_bits(xp: Any, key: Any, *, size: int) -> Any:
     """`size` random 32-bit words (Threefry-2x32) of a key of four words: two of key, two of counter.
@@ -237,16 +250,9 @@ def random_bits(xp: Any, key: Any, *, size: int) -> Any:
     """
     half = (size + 1) // 2
     position = xp.arange(half, dtype=uint32)
-    keys = (key[0], key[1], key[0] ^ key[1] ^ xp.asarray(_PARITY, dtype=uint32))
     x = position + key[2]
     y = key[3:4] + xp.astype(x < position, uint32)
-    x, y = x + keys[0], y + keys[1]
-    for block in range(5):
-        for distance in _ROTATIONS[block % 2]:
-            x = x + y
-            y = ((y << distance) | (y >> (32 - distance))) ^ x
-        x = x + keys[(block + 1) % 3]
-        y = y + keys[(block + 2) % 3] + xp.asarray(block + 1, dtype=uint32)
+    x, y = threefry(xp, key[0], key[1], x, y)
     return xp.concat((x, y))[:size]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..dtypes import bool_
 from ..errors import BoundsError, ChainruleError, DtypeError, GraphError, ShapeError, TraceError
 from ..graph import Node, constant, operand_types, state
-from ..operations import CONSTANT, NO_ATTRIBUTES, OPERATIONS, Attributes, Operation, Type
+from ..operations import CONSTANT, NO_ATTRIBUTES, OPERATIONS, WITHOUT_GRAPH, Attributes, Operation, Type
 from .lowering import HOST, NOTHING_EXACT, Exact, Lowering, Scalar
 from .namespace import NUMPY
 from .shapes import broadcast_shapes
@@ -126,7 +126,7 @@ class Op(Operation):
             result = np.asarray(result)
         if recorded and state.grad_enabled:
             return Node(self, inputs, attributes, result, None, kind is tuple or result.dtype.kind == "f")
-        return Node(CONSTANT, (), NO_ATTRIBUTES, result)
+        return self._constant(inputs, result)
 
     def record(self, inputs: tuple[Node, ...], attributes: Attributes, value: Any) -> Node:
         """A node with its array; operands are kept only if a gradient may be asked for."""
@@ -137,7 +137,20 @@ class Op(Operation):
                 if operand.requires_grad:
                     differentiable = type(value) is tuple or value.dtype.kind == "f"
                     return Node(self, inputs, attributes, value, None, differentiable)
+        return self._constant(inputs, value)
+
+    def _constant(self, inputs: tuple[Node, ...], value: Any) -> Node:
+        """A result that nothing asks the gradient of; one of a compiled function's results hands on that it is."""
+        if state.grad_enabled:
+            for operand in inputs:
+                if operand.attributes is WITHOUT_GRAPH and self._has_slope(value):
+                    return Node(CONSTANT, (), WITHOUT_GRAPH, value)
         return Node(CONSTANT, (), NO_ATTRIBUTES, value)
+
+    def _has_slope(self, value: Any) -> bool:
+        """Whether a gradient would pass."""
+        flat = self.kind == "discrete" or not any(getattr(self, "derivatives", (True,)))
+        return not flat and (type(value) is tuple or value.dtype.kind == "f")
 
     def _traced(self, inputs: tuple[Node, ...], attributes: Attributes) -> Node:
         if state.trace is None:

@@ -194,8 +194,9 @@ def _reshape_index(position: Sequence[Any], x: Type, out: Type, *, shape: tuple[
         flat = flat * size + term
     index = []
     for size in reversed(x.shape):
-        index.append(flat % size)
-        flat = flat // size
+        whole = size or 1  # of no elements none is read, so any place will do
+        index.append(flat % whole)
+        flat = flat // whole
     return index[::-1]
 
 
@@ -522,7 +523,11 @@ def transposed(x: Any) -> Any:
         lambda g, x, y: matmul(g, transposed(y)),
         lambda g, x, y: matmul(transposed(x), g),
     ),
-    lower=Contraction(),
+    lower=Contraction(
+        inner=lambda x, y: (x.shape[-1],),
+        places=lambda at, along, x, y: ([*at[:-1], *along], [*at[:-2], *along, at[-1]]),
+        turns=True,
+    ),
     cost="costly",
     may_warn=True,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Lowering:
@@ -64,7 +64,20 @@ class Reduce(Lowering):
 
 @dataclass(frozen=True)
 class Contraction(Lowering):
-    """Sum over a common axis of products of two operands (a batched matrix product)."""
+    """Sums of products of two operands' elements: matrix products, convolutions.
+
+    `inner(left_type, right_type, **attributes)`: extents of the axes that are summed over.
+    `places(position, along, left_type, right_type, **attributes)`: (position in left, position in right) of one term,
+    for a position in the result and one along the inner axes.
+    `parts(result_type, **attributes)`: for each axis of the result the extents of the parts that it is counted in, the
+    outermost first (a group, and a channel within it); `position` then has a term for each part. None: whole axes.
+    `turns`: with the last two axes of both operands exchanged and the operands too, the result's are exchanged.
+    """
+
+    inner: Callable[..., Any]
+    places: Callable[..., Any]
+    parts: Callable[..., Any] | None = None
+    turns: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,28 @@ class Position(Lowering):
     """
 
     better: Callable[..., Any]
+
+
+class Steps(NamedTuple):
+    """A graph that is run for each step of time: how many of its inputs are carries, then entries of stacked inputs;
+    its outputs are the new carries, then entries of stacked results.
+    """
+
+    body: Any
+    carries: int
+    stacked: int
+    length: int
+    reverse: bool
+
+
+@dataclass(frozen=True)
+class Loop(Lowering):
+    """A graph run step after step, with several results; the operation's attributes are those of `Steps`."""
+
+
+@dataclass(frozen=True)
+class Part(Lowering):
+    """One of several results of the operand, which has stored them all; the attribute `index` says which."""
 
 
 class _Host(Lowering):

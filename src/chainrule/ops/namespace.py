@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import types
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,9 @@ _EXACT_SUM_FROM = 1 << 16
 
 # Up to this many elements a NumPy call costs more than its work, so the call that starts fastest is taken.
 _SHORT = 4096
+
+# Up to so many entries each, stretches are reduced side by side.
+_FEW = 16
 
 
 class quiet:
@@ -64,9 +68,31 @@ def erf(x: Any) -> Any:
 
 def add_up(x: Any, axis: Any, keepdims: bool) -> Any:
     """Sum along `axis`; large float32 sums are accumulated in float64."""
-    if x.dtype == np.float32 and x.size >= _EXACT_SUM_FROM:
-        return _sum(x, axis, dtype=np.float64, keepdims=keepdims).astype(np.float32)
-    return _sum(x, axis, dtype=x.dtype, keepdims=keepdims)
+    wide = np.float64 if x.dtype == np.float32 and x.size >= _EXACT_SUM_FROM else x.dtype
+    if not x.flags.c_contiguous and _few(x, axis):
+        return _folded(np.add, x, axis, keepdims, wide).astype(x.dtype, copy=False)
+    total = _sum(x, axis, dtype=wide, keepdims=keepdims)
+    return total if wide == x.dtype else total.astype(x.dtype)
+
+
+def _few(x: Any, axes: Any) -> bool:
+    """Whether many short stretches at the end of x are reduced, such as windows: NumPy does them one by one."""
+    if (
+        not isinstance(axes, tuple)
+        or x.size <= _SHORT
+        or tuple(axes) != tuple(range(x.ndim - len(axes), x.ndim))
+    ):
+        return False
+    return bool(1 < math.prod(x.shape[x.ndim - len(axes) :]) <= _FEW)
+
+
+def _folded(combine: Any, x: Any, axes: tuple[int, ...], keepdims: bool, dtype: Any) -> Any:
+    """A reduction of the last axes, for all stretches at once: entry after entry."""
+    first, *rest = np.ndindex(*x.shape[x.ndim - len(axes) :])
+    out = x[(..., *first)].astype(dtype)
+    for place in rest:
+        combine(out, x[(..., *place)], out=out)
+    return out.reshape(*out.shape, *(1 for _ in axes)) if keepdims else out
 
 
 def cumulative_sum(x: Any, axis: int, dtype: Any) -> Any:
@@ -192,11 +218,15 @@ def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 def largest(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     """Largest entry along `axes`; NaN if there is one."""
+    if _few(x, axes):
+        return _folded(np.maximum, x, axes, keepdims, x.dtype)
     return _max(x, axes, keepdims=keepdims)
 
 
 def smallest(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     """Smallest entry along `axes`; NaN if there is one."""
+    if _few(x, axes):
+        return _folded(np.minimum, x, axes, keepdims, x.dtype)
     return _min(x, axes, keepdims=keepdims)
 
 
@@ -274,12 +304,112 @@ def put(x: Any, indices: Any, values: Any) -> Any:
     return out
 
 
+def window(x: Any, sizes: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]) -> Any:
+    """Windows over the last axes as a view: (…, *places, *sizes)."""
+    first = x.ndim - len(sizes)
+    lead, steps = x.shape[:first], x.strides[first:]
+    places = [
+        (size - gap * (window - 1) - 1) // step + 1
+        for size, window, step, gap in zip(x.shape[first:], sizes, strides, dilation)
+    ]
+    return np.lib.stride_tricks.as_strided(
+        x,
+        (*lead, *places, *sizes),
+        (
+            *x.strides[:first],
+            *(one * step for one, step in zip(steps, strides)),
+            *(one * gap for one, gap in zip(steps, dilation)),
+        ),
+        writeable=False,
+    )
+
+
+def fold(x: Any, shape: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]) -> Any:
+    """Windows (…, *places, *sizes) added up where they lie in `shape`: one slice at a time."""
+    spatial = len(shape)
+    lead = x.shape[: x.ndim - 2 * spatial]
+    places, sizes = x.shape[len(lead) : len(lead) + spatial], x.shape[len(lead) + spatial :]
+    out = np.zeros((*lead, *shape), x.dtype)
+    # Few long additions: over the offsets of a window, or over the windows if they are fewer.
+    by_offset = math.prod(sizes) <= math.prod(places)
+    near, far, jumps, gaps = (
+        (sizes, places, dilation, strides) if by_offset else (places, sizes, strides, dilation)
+    )
+    for place in np.ndindex(*near):
+        inside: Any = tuple(
+            slice(at * jump, at * jump + (many - 1) * gap + 1, gap)
+            for at, jump, many, gap in zip(place, jumps, far, gaps)
+        )
+        part = x[(..., *place)] if by_offset else x[(..., *place, *(slice(None) for _ in sizes))]
+        out[(..., *inside)] += part
+    return out
+
+
+# So many numbers of a matrix of windows are laid out at a time: enough for a good product, few enough to stay near
+# the processor. And so many columns the product has at least, if there are as many.
+_WINDOWS_AT_ONCE = 1 << 21
+_COLUMNS = 512
+
+
+def conv(x: Any, w: Any, strides: tuple[int, ...], dilation: tuple[int, ...], groups: int) -> Any:
+    """Cross-correlation of x (N, C, *spatial) with w (O, C/groups, *kernel): windows side by side, then products."""
+    (batch, _, *inside), (outputs, channels, *kernel) = x.shape, w.shape
+    windows = window(x.reshape(batch, groups, channels, *inside), tuple(kernel), strides, dilation)
+    spatial = len(kernel)
+    places = windows.shape[3 : 3 + spatial]
+    many, each = math.prod(places), math.prod(kernel)
+    out = np.zeros((batch, outputs, *places), np.result_type(x, w))
+    if not out.size:
+        return out
+    weights = w.reshape(groups, outputs // groups, channels, each)
+    # The longer of both rows is copied in one go; a product reads the matrix along either side.
+    along_places = places[-1] >= kernel[-1]
+    at, of = range(3, 3 + spatial), range(3 + spatial, 3 + 2 * spatial)
+    order = (1, 2, *of, 0, *at) if along_places else (1, 0, *at, 2, *of)
+    rows = max(-(-_COLUMNS // many), _WINDOWS_AT_ONCE // max(groups * channels * each * many, 1))
+    depth = max(1, _WINDOWS_AT_ONCE // (groups * min(rows, batch) * many * each))
+    for start in range(0, batch, rows):
+        result = out[start : start + rows]
+        columns = len(result) * many
+        for first in range(0, channels, depth):
+            part = windows[start : start + rows, :, first : first + depth].transpose(order)
+            factor = weights[:, :, first : first + depth].reshape(groups, outputs // groups, -1)
+            matrix = (
+                part.reshape(groups, -1, columns) if along_places
+                else part.reshape(groups, columns, -1).swapaxes(1, 2)
+            )  # fmt: skip
+            found = np.matmul(factor, matrix).reshape(outputs, len(result), *places)
+            result += found.swapaxes(0, 1)
+    return out
+
+
+def scan(
+    step: Any,
+    carries: Sequence[Any],
+    entries: Sequence[Any],
+    length: int,
+    reverse: bool,
+    stacks: Sequence[Any],
+) -> tuple[Any, ...]:
+    """The last carries, then what each of `length` steps gives besides, stacked in arrays of the types `stacks`.
+
+    `step(carries, entries)` gives both; reverse: from the last entries to the first.
+    """
+    state = list(carries)
+    out = [np.empty((length, *one.shape), one.dtype) for one in stacks]
+    for time in reversed(range(length)) if reverse else range(length):
+        state, given = step(state, [one[time] for one in entries])
+        for stack, value in zip(out, given):
+            stack[time] = value
+    return (*map(np.asarray, state), *out)
+
+
 _EXTRAS = {
     function.__name__: function
     for function in (
         broadcast_to, permute_dims, reshape, largest, smallest, sigmoid, erf, add_up, cumulative_sum, absorb,
         cast, floor_divide, remainder, shift_left, shift_right, power, pad, take, scatter_add, take_along,
-        scatter_along, put,
+        scatter_along, put, window, fold, conv, scan,
     )
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..compiler import Buffer, Compilation, Native, available, compile_graph, native
 from ..compiler.fuse import Group
-from ..compiler.loops import Contraction, Host, Nest, Store, host_call, walk
+from ..compiler.loops import Contraction, Host, Nest, Recurrence, Store, buffers_of, host_call, walk
 from ..compiler.module import libraries
 from ..compiler.plan import ALIGNMENT
 from ..errors import at
@@ -210,8 +210,10 @@ class _Memory:
 
     def array_of(self, buffer: Buffer) -> Array:
         """A copy of what is in the buffer."""
-        found: Array = self.bytes_of(buffer).view(buffer.type.dtype).reshape(buffer.type.shape)
-        return found.copy()
+        found: Array = self.bytes_of(buffer).view(buffer.type.dtype)
+        shape, axes = buffer.type.shape, buffer.axes or tuple(range(len(buffer.type.shape)))
+        found = found.reshape([shape[axis] for axis in axes]).transpose([axes.index(k) for k in range(len(axes))])
+        return found.copy(order="C")
 
 
 # ------------------------------------------------------------------------------------------- nest by nest
@@ -232,7 +234,7 @@ class _Watch:
             node: k
             for k, groups in enumerate(self.groups)
             for group in groups
-            for node in (*group.reads, group.root)
+            for node in (*group.reads, *group.stores)
         }
         self.evaluator = Evaluator()
         self.answers: dict[int, bool] = {}
@@ -254,8 +256,8 @@ class _Watch:
                 hosts.run(host)
             self._look_at_memory(k, writes)
             for group in self.groups[k]:
-                if group.check is None:
-                    self.values[group.root] = self.memory.array_of(self.plan.buffers[group.root])
+                for node in group.stores if group.check is None else ():
+                    self.values[node] = self.memory.array_of(self.plan.buffers[node])
             for group in self.groups[k] if host is None else []:
                 self._compare(group)
             for node in [node for node in self.values if self.last.get(node, -1) == k]:
@@ -263,15 +265,16 @@ class _Watch:
         self._look_at_checks()
 
     def _look_at_operands(self, k: int) -> None:
-        """What a nest is about to read must be what was stored."""
+        """What a nest is about to read must be what was stored. Of some operands it needs the shape only."""
         told: set[Node] = set()
-        here = {group.root for group in self.groups[k] if group.check is None}
+        touched = set(buffers_of(self.nests[k]))
+        here = {node for group in self.groups[k] if group.check is None for node in group.stores}
         for group in self.groups[k]:
             for node in group.reads:
                 buffer = self.plan.buffers.get(node)
-                if node in here or node in told or buffer is None or node not in self.values:
+                if node in here or node in told or buffer not in touched or node not in self.values:
                     continue
-                if self.memory.bytes_of(buffer).tobytes() != self.values[node].tobytes():
+                if self.memory.array_of(buffer).tobytes() != self.values[node].tobytes():
                     told.add(node)
                     text = f"its memory was overwritten before {describe(group.root)} has read it"
                     self.audit.differences.append(Difference("memory", node, text))
@@ -304,6 +307,9 @@ class _Watch:
     def _compare(self, group: Group) -> None:
         """One stored value, or one check, with what the interpreter makes of the same operands."""
         known = {node: exact(self.values.get(node, node.value)) for node in group.reads}
+        if group.parts:
+            self._compare_steps(group, known)
+            return
         order = [
             *group.inlined,
             *([] if group.check is not None or group.root in group.inlined else [group.root]),
@@ -313,10 +319,15 @@ class _Watch:
         except IndexError:  # a label or token outside its range: the step's own check says so
             self.audit.undecided += int(np.prod(group.root.shape, dtype=object))
             return
-        self.audit.values += 1
         if group.check is not None:
+            self.audit.values += 1
             self._compare_check(group, wanted)
             return
+        self._compare_value(group, wanted, known)
+
+    def _compare_value(self, group: Group, wanted: Bounded, known: dict[Node, Bounded]) -> None:
+        """What is stored for the root of a group."""
+        self.audit.values += 1
         got = self.values[group.root]
         self.audit.elements += got.size
         differs, unknown, share = disagreements(got, wanted, group.root.dtype)
@@ -324,6 +335,21 @@ class _Watch:
         self.audit.worst = max(self.audit.worst, share)
         if differs.any():
             self.audit.differences.append(self._difference(group, got, wanted, differs, known))
+
+    def _compare_steps(self, group: Group, known: dict[Node, Bounded]) -> None:
+        """Every result of a loop over time that is stored."""
+        got = {part.attributes["index"]: self.values[part] for part in group.parts}
+        carries = group.root.attributes["carries"]
+        stacked = {index: array for index, array in got.items() if index >= carries}
+        try:
+            wanted = self.evaluator.steps(group.root, [known[one] for one in group.root.inputs], stacked)
+        except IndexError:  # an index outside its range: the step's own check says so
+            self.audit.undecided += sum(array.size for array in got.values())
+            return
+        for part in group.parts:
+            index = part.attributes["index"]
+            single = Group(part, [], [group.root])
+            self._compare_value(single, wanted[index], known)
 
     def _difference(
         self, group: Group, got: Array, wanted: Bounded, differs: Array, known: dict[Node, Bounded]
@@ -380,9 +406,11 @@ def _groups_of(compilation: Compilation) -> list[list[Group]]:
                 by_buffer.setdefault(buffer, k)
     found: list[list[Group]] = [[] for _ in compilation.loops.nests]
     for group in compilation.fusion.groups:
-        place = (
-            by_check.get(group.check) if group.check is not None else by_buffer.get(plan.buffers[group.root])
-        )
+        if group.check is not None:
+            place = by_check.get(group.check)
+        else:
+            places = [by_buffer[plan.buffers[one]] for one in group.stores if plan.buffers[one] in by_buffer]
+            place = min(places, default=None)
         if place is not None:  # what has no elements has no loops
             found[place].append(group)
     return found
@@ -397,8 +425,8 @@ def _stores(nest: Nest) -> Iterable[tuple[Buffer, int]]:
             yield one.out[0], 0
             if one.finite is not None:
                 yield one.finite[0], one.finite[1].constant
-        elif isinstance(one, Host):
-            yield one.out, 0
+        elif isinstance(one, Host | Recurrence):
+            yield from ((buffer, 0) for buffer in one.writes)
 
 
 def _written(nest: Nest) -> set[Buffer]:
@@ -423,6 +451,8 @@ def _place(index: tuple[int, ...]) -> str:
 def _wrong_alone(group: Group, known: dict[Node, Bounded], evaluator: Evaluator) -> Node | None:
     """The first node of a group whose machine code is wrong by itself, compiled and run alone; None if none is."""
     inside = [*group.inlined, group.root]
+    if any(node not in known and node not in inside for one in inside for node in one.inputs):
+        return None  # one of several results: a loop over time does not stand alone
     values = evaluator.all([node for node in inside if node not in known], known)
     for node in inside:
         if isinstance(getattr(node.operation, "lowering", None), View):

@@ -11,18 +11,20 @@ Knows nodes, and operations by kind and lowering, never by name; knows nothing o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import ops
+from ..compiler.forms import inner_of
 from ..dtypes import Dtype, float32, float64
 from ..graph import Graph, Node, topological
 from ..operations import Array, Attributes
 from ..ops.kinds import Linear
-from ..ops.lowering import Contraction, Position, Reduce, Scalar
+from ..ops.lowering import Contraction, Loop, Part, Position, Reduce, Scalar, Steps
 
 # Roundings that a function of the C library, or one written out as a polynomial, may be away.
 _COSTLY = 8
@@ -83,10 +85,49 @@ class Evaluator:
         known = {node: exact(array) for node, array in sources.items()}
         return self.all(topological(graph.roots, follow=lambda node: node not in known), known)
 
-    def _node(self, node: Node, values: Mapping[Node, Bounded]) -> Bounded:
+    def _node(self, node: Node, values: Mapping[Node, Any]) -> Any:
         if not node.inputs:
             return exact(node.value)
-        return self.node(node, [values[operand] for operand in node.inputs])
+        form = getattr(node.operation, "lowering", None)
+        operands = [values[operand] for operand in node.inputs]
+        if isinstance(form, Loop):
+            return self.steps(node, operands)
+        return operands[0][node.attributes["index"]] if isinstance(form, Part) else self.node(node, operands)
+
+    def steps(
+        self, node: Node, operands: Sequence[Bounded], stored: Mapping[int, Array] | None = None
+    ) -> list[Bounded]:
+        """Every result of a loop over time, step after step.
+
+        stored: stacked results by number, as they are elsewhere. What is carried and stacked is taken from there for
+        the next step, so that differences do not pile up.
+        """
+        steps, stored = Steps(**node.attributes), stored or {}
+        body: Graph = steps.body
+        nodes = [one for one in body.nodes() if one not in body.inputs]
+        carries = list(operands[: steps.carries])
+        first = steps.carries + steps.stacked
+        entries, shared = operands[steps.carries : first], operands[first:]
+        rows: list[list[Bounded]] = []
+        times = list(reversed(range(steps.length)) if steps.reverse else range(steps.length))
+        for count, t in enumerate(times):
+            for k in range(steps.carries if count else 0):
+                for place, array in stored.items():
+                    if body.outputs[place] is body.inputs[k]:
+                        carries[k] = exact(array[t])
+            given = (*carries, *(_entry(one, t) for one in entries), *shared)
+            found = self.all(nodes, dict(zip(body.inputs, given)))
+            results = [found[one] for one in body.outputs]
+            rows.append(results[steps.carries :])
+            carries = results[: steps.carries]
+            for k in range(steps.carries):
+                for place, array in stored.items():
+                    if body.outputs[place] is body.outputs[k]:
+                        carries[k] = exact(array[t])
+        if steps.reverse:
+            rows.reverse()
+        stacked = enumerate(body.outputs[steps.carries :])
+        return [*carries, *(_stack([row[k] for row in rows], one) for k, one in stacked)]
 
     # ------------------------------------------------------------------------------- one operation
 
@@ -235,19 +276,36 @@ class Evaluator:
         x, y = operands
         finite = [np.where(np.isfinite(one.value), np.abs(one.value), 0.0) for one in operands]
         absolute = body(*finite)
-        error = self._overflow(node, absolute, x.value.shape[-1] * self.unit(node.dtype) * absolute)
+        terms = math.prod(inner_of(node))
+        error = self._overflow(node, absolute, terms * self.unit(node.dtype) * absolute)
         for one, other, first in ((x, finite[1], True), (y, finite[0], False)):
             if one.error is not None:
                 error = error + (body(one.error, other) if first else body(other, one.error))
         if x.error is not None and y.error is not None:
             error = error + body(x.error, y.error)
-        tiny = self._tiny(node.dtype) * x.value.shape[-1]
+        tiny = self._tiny(node.dtype) * terms
         return _none_if_zero(np.where(np.isnan(error), np.inf, error + np.where(absolute > 0, tiny, 0.0)))
 
     def _overflow(self, node: Node, absolute: Array, error: Array) -> Array:
         """Nothing can be said where a partial sum may have left the range."""
         limit = float(np.finfo(float64 if self.fine else node.dtype).max)
         return np.where(absolute > limit, np.inf, error)
+
+
+def _entry(stack: Bounded, t: int) -> Bounded:
+    return Bounded(stack.value[t, ...], None if stack.error is None else np.asarray(stack.error)[t, ...])
+
+
+def _stack(rows: list[Bounded], node: Node) -> Bounded:
+    """The results of all steps as one array."""
+    if not rows:
+        return exact(np.empty((0, *node.shape), node.dtype))
+    value = np.stack([one.value for one in rows])
+    if all(one.error is None for one in rows):
+        return Bounded(value)
+    shape = value.shape[1:]
+    errors = [np.zeros(shape) if one.error is None else np.broadcast_to(one.error, shape) for one in rows]
+    return Bounded(value, np.stack(errors))
 
 
 def _none_if_zero(error: Array) -> Array | None:
@@ -259,7 +317,7 @@ def _spread(body: Callable[..., Array], operands: list[Bounded], value: Array) -
     total = np.zeros(value.shape)
     if all(one.error is None for one in operands):
         return total
-    for signs in itertools.product(*((0,) if one.error is None else (-1, 1) for one in operands)):
+    for signs in itertools.product(*map(_ends, operands)):
         corner = np.asarray(body(*(_moved(one, sign) for one, sign in zip(operands, signs))))
         if value.dtype.kind == "b":
             away = (corner != value).astype(float64)
@@ -271,10 +329,17 @@ def _spread(body: Callable[..., Array], operands: list[Bounded], value: Array) -
     return total
 
 
+def _ends(one: Bounded) -> tuple[int, ...]:
+    """Which ends of an operand are looked at; where one is infinite, what others do beside the value itself too."""
+    if one.error is None:
+        return (0,)
+    return (-1, 0, 1) if np.isinf(one.error).any() else (-1, 1)
+
+
 def _moved(one: Bounded, sign: int) -> Array:
-    """The operand at one end of its bound."""
+    """The operand at one end of its bound, or as it is."""
     value, error = one.value, one.error
-    if error is None:
+    if error is None or sign == 0:
         return value
     if value.dtype.kind == "b":
         return np.asarray(value | (error > 0) if sign > 0 else value & ~(error > 0))

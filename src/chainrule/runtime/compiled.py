@@ -12,8 +12,10 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from ..backends import refuse_without_jax
+from ..compiler import nothing_collected
 from ..config import config
 from ..errors import ArgumentError
 from ..graph import Graph, state
@@ -21,11 +23,17 @@ from ..locks import FINDING, lock
 from ..structure import can_return, changes_since, structure_version
 from ..trace import Arguments, arguments_of, labels, trace
 from .audit import Audit, audit_program
+from .device import DeviceProgram
+from .device_report import audit_device, report_of_device
 from .program import Program
 from .report import Report, Stages, report_of
+from .served import Served
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: Who can run a compiled step.
+BACKENDS = ("native", "jax")
 
 # Traces of one function that are kept; the one that was used longest ago goes first.
 _MOST_PROGRAMS = 64
@@ -43,12 +51,13 @@ class Compiled(Generic[P, R]):
     `recompiles` says in words why the function had to be traced again: one entry for each time, the last 1000.
     """
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    def __init__(self, function: Callable[P, R], backend: str = "native") -> None:
         functools.update_wrapper(self, function, updated=())
         self.function = function
+        self.backend = backend
         self.recompiles: list[str] = []
-        self._programs: list[Program] = []
-        self._last: Program | None = None
+        self._programs: list[Served] = []
+        self._last: Served | None = None
         self._lock = lock(threading.RLock(), FINDING)
 
     def __call__(self, *args: P.args, **keywords: P.kwargs) -> R:
@@ -85,7 +94,8 @@ class Compiled(Generic[P, R]):
     def stages(self) -> Stages:
         """Every stage of the last call's program as text, by name: trace, simplify, layout, fuse, lower, plan, llvm.
 
-        A dict that prints as one text. Raises ArgumentError before the first call.
+        With backend="jax": trace, simplify, jaxpr, stablehlo, hlo. A dict that prints as one text. Raises ArgumentError
+        before the first call.
 
         >>> import chainrule as cr
         >>> double = cr.compile(lambda x: x * 2.0)
@@ -98,7 +108,11 @@ class Compiled(Generic[P, R]):
             v1 = multiply v0, 2.0
             %2[i] = v1
         """
-        return Stages(self._needed().compilation.stages)
+        program = self._needed()
+        if isinstance(program, DeviceProgram):
+            return Stages(program.stages())
+        assert isinstance(program, Program)
+        return Stages(program.compilation.stages)
 
     def report(self, *args: P.args, **keywords: P.kwargs) -> Report:
         """What every value of the step became and why; what every nest costs, moves and takes; why it was traced again.
@@ -119,6 +133,9 @@ class Compiled(Generic[P, R]):
             with self._lock:
                 program = self._last = self._find(arguments) or self._make(arguments)
             sources = program.snapshot(arguments.leaves)
+        if isinstance(program, DeviceProgram):
+            return report_of_device(program, sources, len(self._programs), self.recompiles)
+        assert isinstance(program, Program)
         return report_of(program, sources, len(self._programs), self.recompiles)
 
     def audit(self, *args: P.args, **keywords: P.kwargs) -> Audit:
@@ -136,9 +153,12 @@ class Compiled(Generic[P, R]):
         arguments = arguments_of(args, keywords)
         with self._lock:
             program = self._find(arguments) or self._make(arguments)
+        if isinstance(program, DeviceProgram):
+            return audit_device(program, arguments.leaves)
+        assert isinstance(program, Program)
         return audit_program(program, arguments.leaves)
 
-    def _needed(self) -> Program:
+    def _needed(self) -> Served:
         """The last call's program."""
         if self._last is None:
             raise ArgumentError(f"{self._name} has not been compiled yet. Call it once first")
@@ -146,7 +166,7 @@ class Compiled(Generic[P, R]):
 
     # ------------------------------------------------------------------------------- programs
 
-    def _find(self, arguments: Arguments) -> Program | None:
+    def _find(self, arguments: Arguments) -> Served | None:
         """The program that serves this call: the same kind of arguments, and nothing changed around it."""
         version = structure_version()
         for program in reversed(self._programs):
@@ -162,16 +182,18 @@ class Compiled(Generic[P, R]):
                 return program
         return None
 
-    def _make(self, arguments: Arguments) -> Program:
+    def _make(self, arguments: Arguments) -> Served:
         """Trace and compile; say why, if this is not the first time."""
         reason = self._reason(arguments)
-        program = Program(trace(self.function, arguments, self._name))
+        with nothing_collected():
+            traced = trace(self.function, arguments, self._name)
+            program = DeviceProgram(traced) if self.backend == "jax" else Program(traced)
         program.traced.arguments = Arguments(_kept(arguments), arguments.structure, arguments.key)
         program.traced.labels = self._labels(arguments)
         if self._last is not None:
             self.recompiles.append(reason)
             del self.recompiles[:-_MOST_REASONS]
-        if program.native is None:
+        if isinstance(program, Program) and program.native is None:
             _say_once()
         kept = [one for one in self._programs if can_return(one.traced.version)]
         self._programs = [*kept, program][-_MOST_PROGRAMS:]
@@ -241,13 +263,26 @@ def _say_once() -> None:
     )
 
 
-def compile(function: Callable[P, R]) -> Compiled[P, R]:
+@overload
+def compile(function: Callable[P, R], *, backend: str | None = None) -> Compiled[P, R]: ...
+
+
+@overload
+def compile(
+    function: None = None, *, backend: str | None = None
+) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
+
+
+def compile(function: Any = None, *, backend: str | None = None) -> Any:
     """The function as one native function: forward, loss, backward and update in one call.
 
     It works on ordinary eager code: what is read from parameters becomes an input, what is assigned becomes an
     output, and a step either happens as a whole or changes nothing. A new shape, dtype or flag compiles once more
     (`recompiles` says why). CHAINRULE_COMPILE=0 runs everything eagerly.
-    Raises TraceError where the function asks for numbers, CompileError for an operation without machine code.
+    backend: "native" (our own machine code, for the processor), or "jax" (XLA through JAX, on the GPU or TPU that JAX
+    has; parameters stay there from step to step); without it `cr.config.backend` decides.
+    Raises TraceError where the function asks for numbers, CompileError for an operation without machine code,
+    MissingExtraError for "jax" without JAX.
 
     >>> import chainrule as cr
     >>> from chainrule.runtime import compile
@@ -263,8 +298,22 @@ def compile(function: Callable[P, R]) -> Compiled[P, R]:
     >>> [step(cr.tensor(2.0)).item() for _ in range(2)]
     [1.0, 1.0]
     """
+    chosen = check_backend(config.backend if backend is None else backend)
+    if function is None:
+        return lambda function: compile(function, backend=chosen)
     if isinstance(function, Compiled):
-        return function
+        if backend is None or function.backend == chosen:
+            return function
+        function = function.function
     if not callable(function):
         raise ArgumentError(f"cr.compile needs a function; got {type(function).__name__}")
-    return Compiled(function)
+    return Compiled(function, chosen)
+
+
+def check_backend(backend: Any) -> str:
+    """The name of a backend that is there. Raises ArgumentError or MissingExtraError."""
+    if backend not in BACKENDS:
+        raise ArgumentError(f"backend must be {' or '.join(map(repr, BACKENDS))}; got {backend!r}")
+    if backend == "jax":
+        refuse_without_jax()
+    return str(backend)

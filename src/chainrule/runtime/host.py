@@ -57,7 +57,7 @@ class Segments:
         return failed
 
     def run(self, one: Host) -> None:
-        """One call of NumPy, from buffers to a buffer."""
+        """One call of NumPy, from buffers to buffers."""
         operands = [self._array(given) if isinstance(given, Buffer) else given for given in one.operands]
         try:
             with ops.quiet():
@@ -65,7 +65,11 @@ class Segments:
         except ChainruleError as failure:
             message = failure.message.removesuffix(at(failure.origin))
             raise type(failure)(f"{message}. Nothing was changed by this step", one.origin) from failure
-        self._array(one.out)[...] = np.asarray(result)
+        if one.parts:
+            for index, buffer in one.parts:
+                self._array(buffer)[...] = result[index]
+        else:
+            self._array(one.out)[...] = np.asarray(result)
 
     def _array(self, buffer: Buffer) -> Array:
         return array_at(self._place(self._table, buffer), buffer.type.shape, buffer.type.dtype)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from .. import ops
 from ..errors import NonFiniteError, at
 from ..graph import Cell, Graph, Node, evaluate, topological
 from ..operations import CONSTANT, INPUT, READ, Array
-from ..ops.lowering import Scalar
+from ..ops.lowering import Loop, Part, Scalar, Steps
 
 Values = Callable[[Node], Any]
 """The array of a node, or None where it is not known."""
@@ -47,7 +47,8 @@ class Producer:
 
     `kind`: "operation", "input" (an argument), "state" (a parameter, buffer or gradient) or "constant". `value` and
     `index`: the first element that is not finite; `wrong` of `size` elements are. `operands`: the numbers that went in
-    there. `fix`: what to do, in a sentence.
+    there. `fix`: what to do, in a sentence. `steps`: at which step of a loop over time (of each, if one runs inside of
+    another), and `within` the loop's result through which it leaves.
     """
 
     node: Node
@@ -59,6 +60,8 @@ class Producer:
     operands: tuple[Operand, ...]
     name: str
     fix: str
+    steps: tuple[int, ...] = ()
+    within: Node | None = None
 
     @property
     def operation(self) -> str:
@@ -84,7 +87,9 @@ class Producer:
             for one in self.operands
         )
         where = f" where {given}" if given else ""
-        return f"{of}{self.operation}{at(self.node.origin)}: {_number(self.value)}{_place(self.index)}{where}{count}"
+        when = f", at step {' and step '.join(map(str, self.steps))}" if self.steps else ""
+        told = f"{of}{self.operation}{at(self.node.origin)}: {_number(self.value)}"
+        return f"{told}{_place(self.index)}{where}{count}{when}"
 
 
 def find_producer(
@@ -162,6 +167,9 @@ def _blamed(node: Node, look: Values) -> tuple[list[Node], Array | None]:
     wrong = _broken(look(node))
     if wrong is None:
         return [], None
+    loop = _loop_of(node)
+    if loop is not None:
+        return _blamed_loop(loop, wrong, look)
     operands = [look(one) for one in node.inputs]
     if not node.inputs or any(one is None for one in operands):
         return [], wrong
@@ -175,6 +183,40 @@ def _blamed(node: Node, look: Values) -> tuple[list[Node], Array | None]:
     if not passed and not own.any():
         own = wrong
     return [node.inputs[k] for k in dict.fromkeys(passed)], own if own.any() else None
+
+
+def _loop_of(node: Node) -> Node | None:
+    """The loop over time of which a node is one result; None for everything else."""
+    form = getattr(node.operation, "lowering", None)
+    if not isinstance(form, Part) or not isinstance(getattr(node.inputs[0].operation, "lowering", None), Loop):
+        return None
+    return node.inputs[0]
+
+
+def _blamed_loop(loop: Node, wrong: Array, look: Values) -> tuple[list[Node], Array | None]:
+    """What was not finite before the loop; otherwise something in it has made it."""
+    passed = [one for one in loop.inputs if _broken(look(one)) is not None]
+    return (passed, None) if passed else ([], wrong)
+
+
+def _inside_loop(node: Node, loop: Node, look: Values) -> Producer | None:
+    """What made the first NaN or infinity inside a loop over time, which is run again step after step."""
+    steps = Steps(**loop.attributes)
+    given = [look(one) for one in loop.inputs]
+    if any(one is None for one in given):
+        return None
+    body: Graph = steps.body
+    first = steps.carries + steps.stacked
+    carries, entries, shared = given[: steps.carries], given[steps.carries : first], given[first:]
+    for t in reversed(range(steps.length)) if steps.reverse else range(steps.length):
+        sources = dict(zip(body.inputs, (*carries, *(one[t, ...] for one in entries), *shared)))
+        values = _replayed(body.outputs, sources)
+        for output in body.outputs:
+            found = find_producer(output, values)
+            if found is not None and found.kind == "operation":
+                return replace(found, steps=(t, *found.steps), within=node)
+        carries = [values[one] for one in body.outputs[: steps.carries]]
+    return None
 
 
 def _repaired(node: Node, operands: Sequence[Any], places: Iterable[int]) -> Array:
@@ -211,6 +253,10 @@ def _source(node: Node, look: Values, names: Mapping[Node, str]) -> Producer:
 
 
 def _operation(node: Node, look: Values) -> Producer:
+    loop = _loop_of(node)
+    inside = None if loop is None else _inside_loop(node, loop, look)
+    if inside is not None:
+        return inside
     value = np.asarray(look(node))
     _, made = _blamed(node, look)
     wrong = made if made is not None else np.isnan(value)
@@ -234,7 +280,7 @@ def _operands(node: Node, look: Values, index: tuple[int, ...]) -> Iterable[Oper
     direct = isinstance(getattr(operation, "lowering", None), Scalar)
     for k, one in enumerate(node.inputs):
         value = look(one)
-        if value is None or np.asarray(value).dtype.kind != "f" or not np.size(value):
+        if value is None or isinstance(value, tuple) or np.asarray(value).dtype.kind != "f" or not np.size(value):
             continue
         value = np.asarray(value)
         if direct and value.shape in ((), np.shape(look(node))):
@@ -346,14 +392,14 @@ def explain_check(
     subject = graph.checks[number].subject
     if subject is None:
         return ""
-    values = _replayed(subject, sources)
+    values = _replayed([subject], sources)
     found = find_producer(subject, values, names)
     if found is None:
         return (
             "The interpreter finds finite numbers here: machine code and interpreter round differently, or one of them "
             "is wrong; step.audit(...) with these arguments tells"
         )
-    reached = _reached(graph, found.node, sources, cells or {})
+    reached = _reached(graph, found.within or found.node, sources, cells or {})
     told = f"The first comes from {found}"
     if reached:
         more = f" and {len(reached) - _MOST_NAMES} more" if len(reached) > _MOST_NAMES else ""
@@ -361,11 +407,11 @@ def explain_check(
     return f"{told}. {found.fix}"
 
 
-def _replayed(root: Node, sources: Mapping[Node, Array]) -> dict[Node, Any]:
-    """Values of everything that a node depends on, by the interpreter."""
+def _replayed(roots: Iterable[Node], sources: Mapping[Node, Array]) -> dict[Node, Any]:
+    """Values of everything that nodes depend on, by the interpreter."""
     values: dict[Node, Any] = dict(sources)
     with ops.quiet():
-        for node in topological([root], follow=lambda node: node not in sources):
+        for node in topological(roots, follow=lambda node: node not in sources):
             if node in values:
                 continue
             if not node.inputs:

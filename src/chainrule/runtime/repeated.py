@@ -22,6 +22,7 @@ from ..pytree import unflatten
 from ..trace import Result
 from .memory import address, aligned, make_alone
 from .program import Program
+from .served import Served
 from .threads import pool
 
 
@@ -130,12 +131,14 @@ class Repeated:
         raise AssertionError("a step whose checks hold was refused")
 
 
-def repeated(program: Program) -> Repeated | None:
+def repeated(program: Served) -> Repeated | None:
     """The program as a loop; None where Python has to do something between two of its steps.
 
     That is so where operations run on the host, where gradients are kept from step to step, where what is given or
     read is handed on as it is, and where the function returns something else than what it has computed.
     """
+    if not isinstance(program, Program):
+        return None
     graph, plan = program.graph, program.compilation.plan
     computed = set(plan.results)
     in_place = program.compilation.fusion.in_place

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler import Compilation, native
-from ..compiler.fuse import lowering_of
+from ..compiler.forms import lowering_of
 from ..compiler.loops import Host, host_call
 from ..compiler.module import libraries
 from ..compiler.plan import ALIGNMENT
@@ -28,6 +28,7 @@ from ..ops.lowering import HOST
 from .host import Segments, hosts_of
 from .memory import address, aligned, whole
 from .program import Program
+from .served import Served
 from .threads import get_num_threads, pool
 
 # The nests are run over and over for about so long, and so often at least and at most.
@@ -112,12 +113,12 @@ def report_of(
 ) -> Report:
     """The report on a program, measured on an array for each source of its graph, or on stand-ins."""
     compilation = program.compilation
-    given = _stand_ins(program) if sources is None else sources
+    given = stand_ins(program) if sources is None else sources
     times = [] if program.native is None else _measure(program, given)
     nests = _nests(compilation, times)
     total = sum(times)
     by_host = sum(one.seconds or 0.0 for one in nests if one.host)
-    in_arena = [one for one in compilation.plan.buffers.values() if one.place == "arena"]
+    in_arena = compilation.plan.temporary
     return Report(
         name=compilation.graph.name,
         engine="interpreter" if program.native is None else "machine code",
@@ -165,7 +166,7 @@ def _nests(compilation: Compilation, times: Sequence[float]) -> list[NestReport]
 # ------------------------------------------------------------------------------------------- measuring
 
 
-def _stand_ins(program: Program) -> list[Array]:
+def stand_ins(program: Served) -> list[Array]:
     """An array for each source: copies of the cells; for inputs numbers that are always allowed."""
     random = np.random.default_rng(0)
     given = [_stand_in(node.shape, node.dtype, random) for node in program.graph.inputs]

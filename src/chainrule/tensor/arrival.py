@@ -16,7 +16,7 @@ from .. import ops
 from ..autodiff import gradients
 from ..errors import ArgumentError, GradientError, GraphRetainedWarning, ShapeError, at
 from ..graph import Cell, Node, constant, state
-from ..operations import CONSTANT
+from ..operations import CONSTANT, WITHOUT_GRAPH
 from . import dispatch
 from .core import Tensor, as_tensor, wrap
 
@@ -29,6 +29,11 @@ def backward(
 ) -> None:
     """Walk back from `tensor` and add to `.grad` of everything that it depends on (or of `inputs` only)."""
     node = tensor.node
+    if node.attributes is WITHOUT_GRAPH:
+        raise GradientError(
+            f"backward() needs a graph, and the result of a compiled function has none; got "
+            f"{node.dtype.name}{node.shape} that was computed from one. Call backward() inside the compiled function"
+        )
     if not node.requires_grad:
         raise GradientError(
             f"backward() needs a tensor that depends on one with requires_grad=True; got "
@@ -47,7 +52,8 @@ def backward(
 
     recording, state.grad_enabled = state.grad_enabled, create_graph
     try:
-        gradients([node], [seed if as_nodes else seed.value], as_nodes=as_nodes, visit=deposit)
+        begin = [seed if as_nodes else seed.value]
+        gradients([node], begin, as_nodes=as_nodes, visit=deposit, whole=only is None)
     finally:
         state.grad_enabled = recording
     if state.trace is None:

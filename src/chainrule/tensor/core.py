@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from .. import ops
 from ..dtypes import Dtype, as_dtype
 from ..errors import ArgumentError, DtypeError, GradientError, ShapeError, TraceError
-from ..graph import Cell, Node, state
+from ..graph import Cell, Node, Trace, state
 from ..operations import CONSTANT, Attributes, Operation
 from ..structure import bump_structure
 from . import dispatch, display
@@ -87,7 +87,8 @@ class Tensor(Operators):
 
     def _array_of_cell(self) -> NDArray[Any]:
         assert self._cell is not None
-        return self._cell._array
+        array: NDArray[Any] = self._cell._array
+        return array
 
     @property
     def ndim(self) -> int:
@@ -171,10 +172,10 @@ class Tensor(Operators):
         if value is None:
             node = self.node
             made = f" (made at {node.origin})" if node.origin is not None else ""
+            trace = state.trace or Trace
             raise TraceError(
-                f"inside cr.compile a tensor has no numbers yet; got Traced {node.type} "
-                f"{node.operation.name}{made}. Return it from the step, use cr.where instead of if, or set "
-                "CHAINRULE_COMPILE=0 to run eagerly"
+                f"{trace.place} a tensor has no numbers yet; got Traced {node.type} {node.operation.name}{made}. "
+                f"{trace.advice}"
             )
         result: NDArray[Any] = value
         return result

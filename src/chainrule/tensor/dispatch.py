@@ -249,7 +249,7 @@ def broadcast_node(op: ops.Op, nodes: tuple[Node, ...]) -> Node:
         shape = result.shape
         expanded = tuple([one if one.shape == shape else expand(one, shape) for one in nodes])
         return op.record(expanded, NO_ATTRIBUTES, result)
-    return op.record((), NO_ATTRIBUTES, result)
+    return op.record(nodes, NO_ATTRIBUTES, result)
 
 
 def _broadcast_traced(op: ops.Op, nodes: tuple[Node, ...]) -> Node:

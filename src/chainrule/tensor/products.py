@@ -44,6 +44,11 @@ def matmul(x: Any, y: Any, /) -> Tensor:
         raise ShapeError(
             f"matmul needs x.shape[-1] == y.shape[{0 if column else -2}]; got {left.shape} and {right.shape}. {fix}"
         )
+    if right.ndim == 2 and left.ndim > 2 and a.shape[-1] == b.shape[0]:
+        # One product of all rows: a copy of y for each batch would have a gradient of its own, to be added up later.
+        with scope("matmul", "function"):
+            rows = _product(_reshaped(a, (math.prod(a.shape[:-1]), a.shape[-1])), b)
+            return reshaped(rows, (*a.shape[:-1], b.shape[-1]))
     with scope("matmul", "function"):
         a = _reshaped(a, (1, *a.shape)) if row else a
         b = _reshaped(b, (*b.shape, 1)) if column else b

@@ -1,9 +1,10 @@
 """Python function → Graph, with everything that has been taken for granted on the way."""
 
+from ..ops.bounds import describe_range
 from .function import Arguments, Result, Traced, arguments_of, labels, trace, tracing_lock
 from .guards import identities
 from .purity import find_impurity
-from .recording import Tracing, describe_range
+from .recording import Tracing
 
 __all__ = [
     "Arguments", "Result", "Traced", "Tracing", "arguments_of", "describe_range", "find_impurity", "identities",

@@ -19,7 +19,8 @@ from ..errors import GradientError, TraceError
 from ..graph import Cell, Graph, Node, state
 from ..locks import TRACING, lock
 from ..operations import INPUT, Type
-from ..pytree import LEAF, flatten, unflatten
+from ..pytree import flatten, skeleton, unflatten
+from ..pytree import labels as label_leaves
 from ..structure import structure_version
 from ..tensor import Tensor, wrap
 from .guards import Watched, captured_tensors, snapshot, watch
@@ -40,14 +41,8 @@ class Arguments:
 def arguments_of(args: tuple[Any, ...], keywords: dict[str, Any]) -> Arguments:
     """Flatten a call. Tensors and arrays count by type, cells and objects by identity, numbers by value."""
     leaves, structure = flatten((args, keywords))
-    key = (_skeleton(structure), state.grad_enabled, config.check_finite, *map(_leaf_key, leaves))
+    key = (skeleton(structure), state.grad_enabled, config.check_finite, *map(_leaf_key, leaves))
     return Arguments(leaves, structure, key)
-
-
-def _skeleton(structure: Any) -> Any:
-    if structure is LEAF:
-        return LEAF
-    return structure.kind, structure.keys, tuple(map(_skeleton, structure.children))
 
 
 def _leaf_key(leaf: Any) -> Any:
@@ -68,20 +63,9 @@ def labels(structure: Any, names: Sequence[str]) -> list[str]:
     positional, named = structure.children
     found: list[str] = []
     for k, child in enumerate(positional.children):
-        found.extend(_labels(child, names[k] if k < len(names) else f"argument {k}"))
+        found.extend(label_leaves(child, names[k] if k < len(names) else f"argument {k}"))
     for name, child in zip(named.keys, named.children):
-        found.extend(_labels(child, name))
-    return found
-
-
-def _labels(structure: Any, label: str) -> list[str]:
-    if structure is LEAF:
-        return [label]
-    found: list[str] = []
-    for k, child in enumerate(structure.children):
-        key = structure.keys[k] if structure.keys else k
-        dotted = structure.kind not in (dict, list, tuple)
-        found.extend(_labels(child, f"{label}.{key}" if dotted else f"{label}[{key!r}]"))
+        found.extend(label_leaves(child, name))
     return found
 
 

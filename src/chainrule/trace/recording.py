@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .. import ops
 from ..config import config
 from ..errors import BoundsError, ChainruleError, NonFiniteError, TraceError, find_origin
-from ..graph import Cell, Check, Node, Slot, Trace, constant, operand_types
+from ..graph import Cell, Check, Node, Slot, Trace
 from ..operations import CONSTANT, READ, Attributes, Operation
+from ..ops.bounds import bounds_of, describe_range
 
 # Kinds of cells that a function makes anew each time it runs.
 _OF_ONE_CALL = ("leaf", "generator")
@@ -100,31 +99,10 @@ class Tracing(Trace):
                     f"{operation.name} needs values of this step; got {operand.type} {operand.operation.name} of "
                     f"one that is over, made at {operand.origin}. Return it from that step"
                 )
-        if operation.bounds is not None:
-            self._check_bounds(operation, inputs, attributes)
+        bounded = bounds_of(operation, inputs, attributes)
+        if bounded is not None:
+            self.check(bounded.condition, bounded.message, BoundsError, bounded.indices)
         return operation.symbolic(inputs, attributes)
-
-    def _check_bounds(self, operation: ops.Op, inputs: tuple[Node, ...], attributes: Attributes) -> None:
-        assert operation.bounds is not None
-        operand, limit = operation.bounds
-        indices = inputs[operand]
-        size = limit(*operand_types(inputs), **attributes)
-        limits = np.iinfo(indices.dtype)
-        if limits.min >= -size and limits.max < size:
-            return
-        conditions = []
-        if limits.max >= size:
-            conditions.append(ops.less.on_nodes((indices, constant(size, indices.dtype)), {}))
-        if limits.min < -size:
-            conditions.append(ops.greater_equal.on_nodes((indices, constant(-size, indices.dtype)), {}))
-        holds = conditions[0] if len(conditions) == 1 else ops.bitwise_and.on_nodes(tuple(conditions), {})
-        self.check(
-            holds,
-            f"{operation.name} needs indices from {-size} to {size - 1}; got {{low}} to {{high}}. "
-            "Check the index; labels and tokens against the number of classes",
-            BoundsError,
-            indices,
-        )
 
     def check(
         self,
@@ -170,14 +148,3 @@ class Tracing(Trace):
                 condition.origin = origin
                 message = f"the gradient of {cell.name or 'a tensor'} must be finite; got {{low}} to {{high}}"
                 self.checks.append(Check(condition, message, origin, NonFiniteError, node, cell))
-
-
-def describe_range(message: str, values: Any) -> str:
-    """The message with the smallest and largest of the values in it (NaN, if there is one)."""
-    if values is None:
-        return message
-    values = np.asarray(values)
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
-    if values.dtype.kind == "f":
-        return message.format(low=float(low), high=float(high))
-    return message.format(low=int(low), high=int(high))

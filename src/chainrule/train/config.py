@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import nn
-from ..data.loader import Source
+from ..data.sources import Source
 from ..optim import Optimizer
 from .run import plain
 

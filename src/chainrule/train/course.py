@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import nn
+from ..data.augmentation import as_augmentation
+from ..data.kept import stored
 from ..errors import ArgumentError
 from .callbacks import Callbacks
 from .config import (
@@ -88,6 +90,7 @@ def prepare(model: nn.Module, data: Any, options: Options) -> Setting:
         options.batch_size,
         options.seed,
         Weighing(options.sample_weight, options.class_weight),
+        options.augment,
     )
     optimizers, schedulers = find_optimizers(options, model), find_schedulers(options)
     monitor, higher = find_monitor(
@@ -107,8 +110,13 @@ def prepare(model: nn.Module, data: Any, options: Options) -> Setting:
         run.history,
     )
     engine = _engine(model, problem, options, optimizers)
-    parts.engines = {"step": engine, "forward": make_forward_engine(model, options.compile, call_model)}
+    parts.engines = {
+        "step": engine,
+        "forward": make_forward_engine(model, options.compile, call_model, options.backend),
+    }
     run._engine = engine
+    given = options.preparation
+    run.preparation = getattr(sources.training, "preparation", None) if given is None else given
     return Setting(options, run, parts, sources, problem, engine)
 
 
@@ -120,7 +128,7 @@ def _engine(model: nn.Module, problem: Problem, options: Options, optimizers: li
         measured = bool(problem.metrics)
         step = make_step(model, problem, optimizers[0], options.clip_norm, options.clip_value, measured)
         watched = (model, problem.function.function)
-    return make_step_engine(step, model, options.compile, watched, options.step is not None)
+    return make_step_engine(step, model, options.compile, watched, options.step is not None, options.backend)
 
 
 def _problem(options: Options) -> Problem:
@@ -250,6 +258,7 @@ def _entries(setting: Setting) -> Mapping[str, Any]:
         "optimizers": [describe_optimizer(one) for one in parts.optimizers],
         "schedulers": [describe_scheduler(one) for one in parts.schedulers],
         "config": _config(setting),
+        **({} if setting.run.preparation is None else {"kept": stored(setting.run.preparation)}),
     }
 
 
@@ -269,6 +278,7 @@ def _config(setting: Setting) -> dict[str, Any]:
         "class_weight": _weights(options.class_weight),
         "sample_weight": options.sample_weight is not None,
         "step": None if options.step is None else name_of(options.step),
+        "augment": None if options.augment is None else repr(as_augmentation(options.augment)),
         "callbacks": [name_of(one) for one in options.callbacks],
     }
 

@@ -24,8 +24,8 @@ from ..config import config
 from ..errors import ChainruleError, CompileError, NonFiniteError, TraceError
 from ..graph import Cell
 from ..pytree import LEAF, flatten, unflatten
-from ..runtime.compiled import Compiled
-from ..runtime.program import Program
+from ..runtime.compiled import Compiled, check_backend
+from ..runtime.served import Served
 from ..structure import structure_version
 from ..tensor import Tensor
 from ..trace import arguments_of, find_impurity
@@ -36,7 +36,7 @@ Choice = bool | str
 
 # How many seconds a kind of call runs as Python before it is compiled: about what compiling takes. The time of a call
 # is not measured but reckoned: so much for each tensor of parameters (what Python takes), and for each number of them
-# and row (what the products take), as measured on the processor of the benchmarks, in seconds.
+# and place (what the products take), as measured on the processor of the benchmarks, in seconds.
 PATIENCE = 0.4
 _EACH_TENSOR = 1e-4
 _EACH_PRODUCT = 1e-10
@@ -67,6 +67,7 @@ class Engine:
 
     choice: True (machine code from the first call), "auto" (after some calls) or False. watched: what of the user's
     the function calls. own: whether it is the user's own. evaluates: whether it always finds the model in evaluation.
+    backend: who runs it when it is compiled, as for `cr.compile`; with "jax" that is from the first call on.
     """
 
     def __init__(
@@ -77,11 +78,14 @@ class Engine:
         watched: Sequence[Any],
         own: bool = False,
         evaluates: bool = False,
+        backend: str | None = None,
     ) -> None:
+        self.backend = check_backend(config.backend if backend is None else backend)
         self.reason: str | None = None
         self._function = function
         self._model = model
-        self._choice = choice
+        # Where Python is forbidden, "auto" has nothing to choose: machine code from the first call, or an error.
+        self._choice = True if choice == "auto" and config.forbid_interpreter else choice
         self._watched = tuple(watched)
         self._own = own
         self._ignored = {"_parent", "training"} if evaluates else {"_parent"}
@@ -98,7 +102,7 @@ class Engine:
             self.reason = "compile=False"
         elif not config.compile:
             self.reason = "CHAINRULE_COMPILE=0"
-        elif not available():
+        elif self.backend == "native" and not available() and not config.forbid_interpreter:
             self.reason = "llvmlite is not installed"
 
     @property
@@ -111,7 +115,11 @@ class Engine:
     @property
     def policy(self) -> Choice:
         """What this machine makes of the choice: trainings with another policy have other last bits."""
-        return self._choice if config.compile and available() else False
+        if self._choice is False or not config.compile:
+            return False
+        if self.backend == "jax":
+            return self.backend
+        return self._choice if available() else False
 
     @property
     def compiled(self) -> Compiled[Any, Any] | None:
@@ -142,7 +150,7 @@ class Engine:
             return kind.compiled(*leaves)
         return self._function(*tree, *static)
 
-    def program(self, tree: Any, *static: Any) -> tuple[Kind, Program] | None:
+    def program(self, tree: Any, *static: Any) -> tuple[Kind, Served] | None:
         """The kind of this call and the program that would serve it right now; None where Python would run it."""
         leaves, structure = flatten(tree)
         self._notice()
@@ -154,12 +162,11 @@ class Engine:
 
     def _wait(self, leaves: list[Any]) -> int:
         """After how many calls as Python the code is worth being made."""
-        if self._choice is True:
+        if self._choice is True or self.backend == "jax":  # whose device Python's steps do not use
             return 0
         parameters = list(self._model.parameters())
-        rows = leaves[0].shape[0] if leaves and leaves[0].shape else 1
-        numbers = sum(one.size for one in parameters)
-        return math.ceil(PATIENCE / (_EACH_TENSOR * max(1, len(parameters)) + _EACH_PRODUCT * numbers * rows))
+        products = sum(one.size for one in parameters) * (_places(leaves[0]) if leaves else 1)
+        return math.ceil(PATIENCE / (_EACH_TENSOR * max(1, len(parameters)) + _EACH_PRODUCT * products))
 
     def _compile(self, kind: Kind, leaves: list[Any], structure: Any, static: tuple[Any, ...]) -> None:
         function = self._function
@@ -177,7 +184,7 @@ class Engine:
             told = failure.message if isinstance(failure, ChainruleError) else str(failure)
             reason = f"{type(failure).__name__}: {told}"
         if reason is None:
-            kind.compiled = Compiled(step)
+            kind.compiled = Compiled(step, self.backend)
         elif self._choice is True:
             raise TraceError(
                 f"a step that is compiled computes the same at each call; {reason}. Use compile=False"
@@ -284,23 +291,30 @@ class StepEngine(Engine):
 
 
 def make_step_engine(
-    step: Step, model: nn.Module, choice: Choice, watched: Sequence[Any], own: bool
+    step: Step,
+    model: nn.Module,
+    choice: Choice,
+    watched: Sequence[Any],
+    own: bool,
+    backend: str | None = None,
 ) -> StepEngine:
     """The engine of a step. One of the user's own is compiled where it is asked for: nobody knows what it does."""
-    engine = StepEngine(step, model, choice, watched, own)
-    if own and choice == "auto" and engine.reason is None:
+    engine = StepEngine(step, model, choice, watched, own, backend=backend)
+    if own and engine.policy == "auto" and engine.reason is None:
         engine.reason = "a step of one's own runs as it is written, unless fit is told compile=True"
     return engine
 
 
-def make_forward_engine(model: nn.Module, choice: Choice, call: Callable[..., Any]) -> Engine:
+def make_forward_engine(
+    model: nn.Module, choice: Choice, call: Callable[..., Any], backend: str | None = None
+) -> Engine:
     """The engine of a model's forward pass in evaluation."""
 
     def forward(inputs: Any) -> Any:
         with no_grad():
             return call(model, inputs)
 
-    return Engine(forward, model, choice, (model,), evaluates=True)
+    return Engine(forward, model, choice, (model,), evaluates=True, backend=backend)
 
 
 def told(failure: NonFiniteError) -> NotFiniteError:
@@ -332,6 +346,15 @@ def _skeleton(structure: Any) -> Any:
     if structure is LEAF:
         return "*"
     return (structure.kind.__name__, structure.keys, *map(_skeleton, structure.children))
+
+
+def _places(inputs: Any) -> int:
+    """How many places a network's weights are used at: rows, times the steps of sequences or the pixels of images."""
+    shape = inputs.shape
+    if inputs.dtype.kind != "f":  # tokens, each of which becomes a vector
+        return int(math.prod(shape))
+    channels = 1 if len(shape) < 2 else shape[1] if len(shape) > 3 else shape[-1]
+    return int(math.prod(shape)) // max(1, channels)
 
 
 def _key(leaves: list[Any], structure: Any, static: tuple[Any, ...]) -> Any:

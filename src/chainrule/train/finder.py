@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import nn
 from ..blas import single_threaded
-from ..data.loader import Batch, Source
+from ..data.sources import Batch, Source
 from ..elsewhere import checked
 from ..errors import ArgumentError
 from ..graph import Cell

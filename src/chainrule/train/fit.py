@@ -59,19 +59,22 @@ def fit(
     resume: bool = False,
     compile: bool | str = "auto",
     audit_every: int | None = None,
+    backend: str | None = None,
+    augment: Any = None,
+    preparation: Any = None,
 ) -> Run:
     """Train `model` on `data` = (X, y), and return a Run with the history.
 
     X, y: tensors, arrays, tables or lists with one row for each example; floats are cast to the model's dtype once,
         integers stay if the model takes them. X may be a tuple or a dict of them: then model(*X) or model(**X) is
-        called. Or data is a DataLoader, or an iterable (or a function of the epoch's number that makes one) of batches
-        (x, y) or (x, y, weights).
+        called. Or data is a `data.Dataset` (`ImageFolder`, `TextWindows`, `SeriesWindows` …), a DataLoader, or an
+        iterable (or a function of the epoch's number that makes one) of batches (x, y) or (x, y, weights).
     loss: "cross_entropy" (y: classes 0 … C − 1), "mse", "bce" (probabilities), "bce_with_logits", "l1", "huber" …, a
         loss module, or a function (outputs, targets) → one number.
     optimizer: `Adam(model.parameters(), lr=1e-3)` by default. scheduler: of `optim.lr_scheduler`, or a list of them;
         stepped after each epoch or each update, as its `interval` says.
-    validation: the share of rows that are held back (of each class, for classes), or (X, y), (X, y, weights) or a
-        DataLoader of one's own, or None. Of batches no share is held back.
+    validation: the share of rows that are held back (of each class, for classes; the end of a text or series), or
+        (X, y), (X, y, weights), a data set or a DataLoader of one's own, or None. Of batches no share is held back.
     seed: the same seed gives the same split and the same batches. Dropout draws from the generator that
         `cr.manual_seed` sets.
     metrics: names ("accuracy", "f1", "roc_auc", "mae", "r2" …) or functions (outputs, targets) → float.
@@ -97,8 +100,13 @@ def fit(
         graph, as with hooks or NumPy's random numbers in `forward`, stays Python, and so does one of your own;
         `run.why_python` says why. True: machine code from the first step on, or an error; also for a step of your own.
         False, or CHAINRULE_COMPILE=0: Python, breakpoints included. `run.compiled` is what `cr.compile` gives.
+    backend: "native", or "jax": XLA runs the steps, on the GPU or TPU that JAX has, from the first one on.
     audit_every: with compile=True, every so many updates one is audited: each value that the machine code has stored
         is compared with NumPy's, and a difference ends the run with an error that names the operation and your line.
+    augment: a random change of the inputs that are trained on, or a list of them (`data.RandomHorizontalFlip()` …): a
+        function of (seed, epoch, row). The rows held back stay as they are.
+    preparation: what made the rows out of raw data, such as a `data.Vocabulary`: the run directory keeps it, and
+        `run.predict("a text")` uses it. By default that of the data set.
 
     Ctrl-C ends the run after the batch at hand, with everything so far and a checkpoint; twice ends it at once. With a
     folder SIGTERM does the same and then ends the program with exit code 143. A loss or gradient that is not finite
@@ -126,6 +134,7 @@ def fit(
         monitor=monitor, restore_best=restore_best, callbacks=as_tuple(callbacks), callback=callback, progress=progress,
         folder=folder, checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps,
         keep_checkpoints=keep_checkpoints, resume=resume, compile=compile, audit_every=audit_every,
+        backend=backend, augment=augment, preparation=preparation,
     )  # fmt: skip
     options.check(model, data)
     with single_threaded():

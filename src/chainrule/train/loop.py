@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.loader import ArraySource, Batch, Source
+from ..data.sources import ArraySource, Batch, Source
 from ..errors import ArgumentError, DataError, NonFiniteError, warn
 from ..graph import Cell
 from ..optim.lr_scheduler import ReduceLROnPlateau

@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..data.augmentation import as_augmentation
+from ..data.datasets import is_dataset, is_items
+from ..data.kept import check_preparation
 from ..elsewhere import unfit_call
 from ..errors import ArgumentError
 from ..optim import Adam, Optimizer
 from ..optim.lr_scheduler import ReduceLROnPlateau
+from ..runtime.compiled import check_backend
 from ..tensor import Tensor
 from .run import RunFolder
 from .sources import is_pair, is_source
@@ -54,6 +58,9 @@ class Options:
     resume: bool
     compile: bool | str
     audit_every: int | None
+    backend: str | None = None
+    augment: Any = None
+    preparation: Any = None
 
     def __post_init__(self) -> None:
         """Numbers of NumPy become Python's: they may come out of a search over settings, and JSON has only those."""
@@ -70,6 +77,10 @@ class Options:
         """Raise ArgumentError for arguments without meaning."""
         _check_model(model)
         _check_data(data)
+        if self.augment is not None:
+            as_augmentation(self.augment)
+        if self.preparation is not None:
+            check_preparation(self.preparation)
         for name in ("epochs", "batch_size", "accumulate", "keep_checkpoints"):
             _check_whole(name, getattr(self, name))
         for name in ("patience", "checkpoint_steps", "audit_every"):
@@ -84,6 +95,8 @@ class Options:
             )
         if not isinstance(self.compile, bool) and self.compile != "auto":
             raise ArgumentError(f"compile must be True, False or 'auto'; got {self.compile!r}")
+        if self.backend is not None:
+            check_backend(self.backend)
         if self.audit_every is not None and self.compile is not True:
             raise ArgumentError(
                 f"audit_every looks into steps that are compiled; got compile={self.compile!r}. Write compile=True"
@@ -210,7 +223,7 @@ def _check_model(model: Any) -> None:
 
 
 def _check_data(data: Any) -> None:
-    if is_pair(data) or is_source(data):
+    if is_pair(data) or is_source(data) or is_dataset(data) or is_items(data):
         return
     single = isinstance(data, np.ndarray | Tensor | str | bytes | dict | tuple) or hasattr(data, "iloc")
     if single or not (callable(data) or hasattr(data, "__iter__")):

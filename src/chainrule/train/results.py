@@ -11,7 +11,8 @@ import numpy as np
 
 from .. import functional, nn
 from ..blas import single_threaded
-from ..data.loader import Source
+from ..data.datasets import DatasetSource, is_dataset
+from ..data.sources import Source
 from ..data.weights import as_sample_weight
 from ..elsewhere import checked, checked_call
 from ..errors import ArgumentError, ShapeError
@@ -27,7 +28,7 @@ from .problem import (
     targets_for,
     tensor_of,
 )
-from .sources import Prepared, evaluate_source, is_pair, is_source, scores
+from .sources import Prepared, evaluate_source, is_pair, is_source, joined, plain_source, scores
 
 Record = dict[str, float]
 
@@ -45,6 +46,8 @@ class Run:
         is "running", or "failed" if an error ended it.
     optimizer: the one that was used; None, or a list, with a step of the user's own. folder: the run directory, or
         None. resumed_at: (epoch, batches done in it) of the checkpoint that this run went on from, or None.
+    preparation: what made the rows out of raw data (`data.Vocabulary`, `data.Scaling`, `data.ImageFormat`), or None.
+        With it `predict` and the like take raw data too: a text, or paths of images.
     """
 
     def __init__(self, model: nn.Module, problem: Problem, optimizer: Any, flat: bool) -> None:
@@ -57,6 +60,7 @@ class Run:
         self.folder: str | None = None
         self.resumed_at: tuple[int, int] | None = None
         self.stop_asked = False
+        self.preparation: Any = None
         self._engine: Any = None
         self._problem = problem
         self._flat = flat
@@ -97,9 +101,9 @@ class Run:
         return {name.removeprefix(mark): value for name, value in record.items() if name.startswith(mark)}
 
     def outputs(self, x: Any) -> Any:
-        """The model's outputs for the rows of x, in evaluation mode."""
+        """The model's outputs for the rows of x (or of a data set), in evaluation mode."""
         with single_threaded():
-            return run_model(self.model, inputs_for(self.model, x))
+            return _outputs(self.model, x if self.preparation is None else self.preparation.prepare(x))
 
     def predict(self, x: Any) -> Any:
         """Class indices (int64) for classes, 0 or 1 for binary targets, the outputs for anything else."""
@@ -112,8 +116,8 @@ class Run:
     def evaluate(self, x: Any, y: Any = None, sample_weight: Any = None) -> Record:
         """Loss and metrics of rows; an honest score where the model has never seen them.
 
-        Called as evaluate(X, y), evaluate((X, y)) or evaluate(loader). With `sample_weight` rows count as much as it
-        says, in the loss and in the metrics.
+        Called as evaluate(X, y), evaluate((X, y)), evaluate(loader) or evaluate(dataset). With `sample_weight` rows
+        count as much as it says, in the loss and in the metrics.
         """
         data = x if y is None else (x, y)
         with single_threaded():
@@ -137,7 +141,7 @@ def evaluate(
 ) -> Record:
     """Loss and metrics of a model on rows, in evaluation mode; loss and metrics as in `fit`.
 
-    data: (X, y) or a DataLoader. Raises DataError for rows that do not fit the model or the loss.
+    data: (X, y), a DataLoader or a data set. Raises DataError for rows that do not fit the model or the loss.
 
     >>> import chainrule as cr
     >>> from chainrule import nn
@@ -152,7 +156,7 @@ def evaluate(
 
 @checked({"probabilities": "Use run.predict_proba(X), or cr.functional.softmax of the outputs"})
 def predict(model: nn.Module, x: Any, *, loss: Any = None) -> Any:
-    """The outputs of a model for the rows of x (array, list, table, or tuple or dict of them), in evaluation mode.
+    """The outputs of a model for the rows of x (array, list, table, data set, or tuple or dict), in evaluation mode.
 
     loss: the one that the model was trained with, to get classes instead of outputs: indices for "cross_entropy",
     0 or 1 for binary losses.
@@ -163,15 +167,23 @@ def predict(model: nn.Module, x: Any, *, loss: Any = None) -> Any:
     ((2, 3), (2,))
     """
     with single_threaded():
-        outputs = run_model(model, inputs_for(model, x))
+        outputs = _outputs(model, x)
     return outputs if loss is None else predictions(make_problem(loss, ()), outputs, False)
 
 
+def _outputs(model: nn.Module, x: Any) -> Any:
+    """The outputs for the rows of x; of a data set, batch by batch."""
+    if not is_dataset(x):
+        return run_model(model, inputs_for(model, x))
+    batches = DatasetSource(x, shuffle=False).epoch(1)
+    return joined([run_model(model, inputs_for(model, one.inputs)) for one in batches])
+
+
 def _evaluate(model: nn.Module, problem: Problem, data: Any, sample_weight: Any) -> Record:
-    if is_source(data):
+    if is_source(data) or is_dataset(data):
         if sample_weight is not None:
             raise ArgumentError("sample_weight goes with arrays (X, y); got a loader. Give it to the loader")
-        source: Source = Prepared(model, problem, data)
+        source: Source = Prepared(model, problem, plain_source(data))
         return evaluate_source(model, problem, source, weighted=True)
     if not is_pair(data):
         raise ArgumentError(f"evaluate needs data as a pair (X, y); got {type(data).__name__}. Write (X, y)")

@@ -13,8 +13,18 @@ from numpy.typing import NDArray
 
 from .. import nn
 from ..data.arrays import map_leaves, named_leaves
+from ..data.datasets import (
+    AugmentedSource,
+    Dataset,
+    DatasetSource,
+    is_dataset,
+    is_items,
+    pair_of,
+    read_items,
+    without_augmentation,
+)
 from ..data.holding import held_back_rows
-from ..data.loader import ArraySource, Batch, IterableSource, Source, at_batch
+from ..data.sources import ArraySource, Batch, IterableSource, Source, at_batch
 from ..data.weights import as_sample_weight, class_weights
 from ..errors import ArgumentError, DataError
 from ..tensor.random import Generator
@@ -68,9 +78,30 @@ def make_sources(
     batch_size: int,
     seed: int,
     weighing: Weighing,
+    augment: Any = None,
 ) -> Sources:
     """What is trained on and what is held back. Faults of arrays are found here, those of batches as they come."""
+    preparation = getattr(data, "preparation", None)
+    if is_items(data):
+        data = pair_of(read_items(data), type(data).__name__)
+    if is_items(validation):
+        validation = pair_of(read_items(validation), type(validation).__name__)
+    if is_dataset(data):
+        if weighing.sample_weight is not None:
+            raise ArgumentError(
+                "sample_weight goes with arrays (X, y); got a data set. Write DataLoader(dataset, sample_weight=…)"
+            )
+        parts = _parts(data, _share(validation), seed)
+        validation = parts[1] if len(parts) > 1 else validation
+        preparation = parts[0].preparation
+        if _is_large(parts[0]):
+            return _from_dataset(model, problem, parts[0], validation, batch_size, seed, weighing, augment)
+        data = parts[0].arrays()
     if not is_pair(data):
+        if augment is not None:
+            raise ArgumentError(
+                "augment goes with arrays (X, y) and data sets; got batches. Write DataLoader(…, augment=…)"
+            )
         return _from_batches(model, problem, data, validation, weighing)
     x = inputs_for(model, data[0])
     rows = rows_of(x)
@@ -92,11 +123,70 @@ def make_sources(
         seed=seed,
         drop_last=_has_lone_row(model, rows_of(training.inputs), batch_size),
     )
+    source.preparation = preparation
     if held is not None:
         validated: Source | None = evaluation_source(held.inputs, held.targets, _combined(held, rule))
     else:
         validated = _given(model, problem, validation, probe, rule)
-    return Sources(source, validated, is_flat(data[1], probe))
+    changed = source if augment is None else AugmentedSource(source, augment, seed)
+    return Sources(changed, validated, is_flat(data[1], probe))
+
+
+# A data set of at most so many bytes is trained on as arrays, of which many batches go into one native call.
+_MOST_BYTES = 256 << 20
+
+
+def _is_large(data: Dataset) -> bool:
+    size = data.size_in_memory
+    return size is None or size > _MOST_BYTES
+
+
+def _parts(data: Dataset, share: float, seed: int) -> tuple[Dataset, ...]:
+    """The part of a data set to train on, and the part that is held back, if any."""
+    if not len(data):
+        raise DataError(f"training needs rows; got {type(data).__name__} without any. Check how it was made")
+    return data.split(share, seed=seed) if share else (data,)
+
+
+def _from_dataset(
+    model: nn.Module,
+    problem: Problem,
+    data: Dataset,
+    validation: Any,
+    batch_size: int,
+    seed: int,
+    weighing: Weighing,
+    augment: Any,
+) -> Sources:
+    """Batches of a data set whose rows are made when they are asked for."""
+    rule = weighing.class_weight
+    if data.targets is not None:
+        labels = np.asarray(data.targets)
+        refuse_one_class(problem, labels)
+        if isinstance(rule, str):
+            rule = class_weights(rule, labels, int(labels.max()) + 1).tolist()
+    drop = _has_lone_row(model, len(data), batch_size)
+    source: Any = DatasetSource(data, batch_size, seed=seed, drop_last=drop)
+    if augment is not None:
+        source = AugmentedSource(source, augment, seed)
+    if isinstance(rule, str):
+        raise _uncounted()
+    training = Prepared(model, problem, source, rule)
+    held = is_source(validation) or is_dataset(validation) or isinstance(validation, tuple | list)
+    return Sources(training, _held_beside(model, problem, validation, rule) if held else None, False)
+
+
+def _uncounted() -> ArgumentError:
+    return ArgumentError(
+        "class_weight='balanced' counts the classes of arrays (X, y); got batches. Give a dict from class to weight"
+    )
+
+
+def plain_source(data: Any) -> Source:
+    """Batches to evaluate with: those of a source without random changes, or those of a data set in its order."""
+    if is_dataset(data):
+        return DatasetSource(data, shuffle=False)
+    return without_augmentation(data)
 
 
 def _has_lone_row(model: nn.Module, rows: int, batch_size: int) -> bool:
@@ -186,6 +276,7 @@ def _share(validation: Any) -> float:
         validation is None
         or validation is False
         or is_source(validation)
+        or is_dataset(validation)
         or isinstance(validation, tuple | list)
     ):
         return 0.0
@@ -228,8 +319,8 @@ def _given(
     model: nn.Module, problem: Problem, validation: Any, probe: Any, rule: Array | None
 ) -> Source | None:
     """The rows that the user holds back: (X, y), (X, y, weights), or batches."""
-    if is_source(validation):
-        return Prepared(model, problem, validation, None if rule is None else rule.tolist())
+    if is_source(validation) or is_dataset(validation):
+        return Prepared(model, problem, plain_source(validation), None if rule is None else rule.tolist())
     if not isinstance(validation, tuple | list):
         return None
     if len(validation) not in (2, 3):
@@ -292,20 +383,19 @@ def _from_batches(
             "validation=(X, y) or a DataLoader"
         )
     if isinstance(weighing.class_weight, str):
-        raise ArgumentError(
-            "class_weight='balanced' counts the classes of arrays (X, y); got batches. Give a dict from class to weight"
-        )
+        raise _uncounted()
     source = data if is_source(data) else IterableSource(data)
     training = Prepared(model, problem, source, weighing.class_weight)
     held: Source | None = None
-    if is_source(validation) or isinstance(validation, tuple | list):
+    if is_source(validation) or is_dataset(validation) or isinstance(validation, tuple | list):
         held = _held_beside(model, problem, validation, weighing.class_weight)
     return Sources(training, held, False)
 
 
 def _held_beside(model: nn.Module, problem: Problem, validation: Any, class_weight: Any) -> Source:
-    source = validation
-    if not is_source(validation):
+    if is_source(validation) or is_dataset(validation):
+        source = plain_source(validation)
+    else:
         x, y, *rest = validation
         source = IterableSource(lambda epoch: [(x, y, *rest)])
     return Prepared(model, problem, source, class_weight)
@@ -324,6 +414,7 @@ class Prepared:
         self._dtypes: list[Any] = []
         self.rows = source.rows
         self.batches = source.batches
+        self.preparation = getattr(source, "preparation", None)
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number` without the first `skip`."""

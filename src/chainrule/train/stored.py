@@ -6,9 +6,11 @@ Knows run directories and results; knows nothing of how training is done.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from .. import nn
+from ..data.kept import from_stored
 from ..errors import ArgumentError, RunError, ShapeError, warn
 from .checkpoint import Checkpoint, Checkpoints
 from .files import Path
@@ -19,12 +21,16 @@ from .results import Run
 from .run import CHECKPOINTS, MODEL, read_record, read_run
 
 
-def load_run(folder: Path, model: nn.Module, *, loss: Any = None, metrics: Any = None) -> Run:
+def load_run(
+    folder: Path, model: nn.Module | Callable[[Any], nn.Module], *, loss: Any = None, metrics: Any = None
+) -> Run:
     """The Run of a run directory that `fit(…, folder=…)` made, with its weights in `model`.
 
-    model: built as it was for `fit`. loss, metrics: as given to `fit`; needed for `evaluate` where they are functions
-    of one's own, and found in the record where they are names. Of a run that did not come to its end the newest
-    checkpoint is used. Raises RunError for a folder that is none, or was changed, and for a model of other shapes.
+    model: built as it was for `fit`; or a function that builds it from what made the rows, such as a Vocabulary:
+    `load_run(folder, lambda vocabulary: Net(len(vocabulary)))`. loss, metrics: as given to `fit`; needed for `evaluate`
+    where they are functions of one's own, and found in the record where they are names. Of a run that did not come to
+    its end the newest checkpoint is used. `run.preparation` is what made the rows, such as a Vocabulary.
+    Raises RunError for a folder that is none, or was changed, and for a model of other shapes.
 
     >>> import tempfile, chainrule as cr
     >>> from chainrule import nn
@@ -40,6 +46,8 @@ def load_run(folder: Path, model: nn.Module, *, loss: Any = None, metrics: Any =
         raise RunError(
             f"load_run reads runs of fit; got {place!r}, a run of kind {record.get('kind')!r}. Use `chainrule predict`"
         )
+    preparation = from_stored(record.get("kept"), place)
+    model = _built(model, preparation)
     run = Run(model, _problem(record["problem"], loss, metrics), None, bool(record["problem"]["flat"]))
     if MODEL in record["files"]:
         stored = read_run(place)
@@ -55,11 +63,26 @@ def load_run(folder: Path, model: nn.Module, *, loss: Any = None, metrics: Any =
         run.best_epoch = found.state["watch"]["best_epoch"]
         run.state = record.get("state", "running")
     run.folder = os.path.abspath(place)
+    run.preparation = preparation
     try:
         model.load_state_dict(weights)
     except (ShapeError, ArgumentError) as error:
         raise RunError(f"the weights in {place!r} do not fit the model: {error.message}") from error
     return run
+
+
+def _built(model: Any, preparation: Any) -> nn.Module:
+    """The model, or what the user's function makes of the preparation."""
+    if isinstance(model, nn.Module):
+        return model
+    made = model(preparation) if callable(model) and not isinstance(model, type) else model
+    if not isinstance(made, nn.Module):
+        shown = f"the class {made.__name__}" if isinstance(made, type) else type(made).__name__
+        raise ArgumentError(
+            f"load_run puts the weights into an nn.Module; got {shown}. Build it as for fit, or give a function of the "
+            "preparation that does"
+        )
+    return made
 
 
 def _newest(place: str) -> Checkpoint:

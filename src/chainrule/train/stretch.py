@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ..config import config
 from ..data.arrays import map_leaves, named_leaves
-from ..data.loader import ArraySource
+from ..data.sources import ArraySource
 from ..errors import ChainruleError
-from ..runtime.program import Program
 from ..runtime.repeated import Repeated, repeated
+from ..runtime.served import Served
 from .engine import StepEngine
 from .problem import Array, Problem, tensor_of, tensors_of
 
@@ -52,7 +52,7 @@ class Stretches:
         self._data += [] if weights is None else [weights]
         self._whole = weights is None and self._loss.counts_rows(source.targets)
         self._template: Any = None
-        self._made: tuple[Program, Repeated | None] | None = None
+        self._made: tuple[Served, Repeated | None] | None = None
         self._length = _FIRST
 
     @property

@@ -22,7 +22,7 @@ from . import growth, record, scikit
 from .engines import ENGINES
 from .table import Table, Teller
 from .timing import QUICK, Effort
-from .workloads import DTYPES, OPTIMIZERS, STANDARD, WORKLOADS, Workload
+from .workloads import DTYPES, OPTIMIZERS, STANDARD, WORKLOADS, Layered, Workload
 
 _USUAL = ("chainrule", "pytorch", "jax")
 _OF_SIZES = ("batch", "dtype", "optimizer", "norm")
@@ -146,7 +146,7 @@ def _own_workload(arguments: argparse.Namespace) -> Workload | None:
     batch = _whole("--batch", arguments.batch or str(_BATCH), 2 if arguments.norm else 1)
     dtype = _choice("--dtype", arguments.dtype or DTYPES[0], dict(zip(DTYPES, DTYPES)))
     optimizer = _choice("--optimizer", arguments.optimizer or "adam", dict(zip(OPTIMIZERS, OPTIMIZERS)))
-    return Workload("sizes", sizes, batch, dtype, optimizer, arguments.norm)
+    return Layered("sizes", batch, dtype, optimizer, sizes=sizes, norm=arguments.norm)
 
 
 def _choice(option: str, name: str, known: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How time grows with batch, width and depth, and how long equal layers take to compile.
+"""How time grows with batch, width, depth and length in time, and how long equal layers take to compile.
 
 Knows our own engine; knows nothing of rivals.
 """
@@ -20,31 +20,39 @@ from ...compiler.module import libraries
 from . import machine
 from .engines import own
 from .timing import Effort, in_turns, told
-from .workloads import Workload
+from .workloads import Layered, Sequences, Workload
 
-WAYS = ("batch", "width", "depth")
+WAYS = ("batch", "width", "depth", "length")
+COMPILED = ("depth", "length")
+"""Ways in which a network grows by equal parts, so that compiling it should not take longer."""
 
 _TURN = 0.04
 
 _BATCHES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 _WIDTHS = (32, 64, 96, 128, 192, 256, 384, 512)
 _DEPTHS = (1, 2, 4, 8, 12, 16, 24, 32)
+_LENGTHS = (16, 64, 256, 1024, 4096)
 
 
 def series(way: str, quick: bool = False) -> list[tuple[int, Workload]]:
-    """(size, workload) of each point: the size is the batch, the operations of the products, or the layers."""
+    """(size, workload) of each point: the size is the batch, the operations of the products, layers, steps in time."""
+    found: list[tuple[int, Workload]]
     if way == "batch":
-        found = [(one, Workload(f"batch {one}", (64, 128, 128, 10), one)) for one in _BATCHES]
+        found = [(one, Layered(f"batch {one}", one, sizes=(64, 128, 128, 10))) for one in _BATCHES]
     elif way == "width":
-        wide = [Workload(f"width {one}", (one, one, one, 10), 64) for one in _WIDTHS]
+        wide = [Layered(f"width {one}", 64, sizes=(one, one, one, 10)) for one in _WIDTHS]
         found = [(one.flops, one) for one in wide]
+    elif way == "length":
+        found = [
+            (one, Sequences(f"length {one}", 8, network="lstm", width=32, length=one)) for one in _LENGTHS
+        ]
     else:
-        found = [(one, Workload(f"depth {one}", (64, *[64] * one, 10), 64)) for one in _DEPTHS]
+        found = [(one, Layered(f"depth {one}", 64, sizes=(64, *[64] * one, 10))) for one in _DEPTHS]
     return found[:4] if quick else found
 
 
 def measure(way: str, effort: Effort, quick: bool = False) -> dict[str, Any]:
-    """Time of a step at each size with the straight line through them; for depth also the time of the first step."""
+    """Time of a step at each size with the straight line through them; what the first step took too."""
     load = machine.Load()
     points = series(way, quick)
     steps, again, compiled = {}, {}, []

@@ -12,6 +12,7 @@ from typing import Any
 from ...language import sentence
 from ..report import aligned
 from .engines import ENGINES, OURS
+from .growth import COMPILED
 from .machine import FOREIGN
 from .record import ABSENT, DISAGREES, FAILED, MEASURED
 from .workloads import Workload
@@ -247,7 +248,7 @@ class Teller:
         line, points = one["line"], one["points"]
         longest = max(point["median"] for point in points)
         compiling = max(point["first"]["seconds"] for point in points)
-        deep = one["way"] == "depth"
+        deep = one["way"] in COMPILED
         rows = []
         for point in points:
             fitted = line["start"] + line["each"] * point["size"]

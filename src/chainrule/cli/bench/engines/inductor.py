@@ -11,9 +11,9 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from ..workloads import Workload
+from ..workloads import Layered, Workload
 from . import Prepared
-from .pytorch import keeping
+from .pytorch import keeping, network
 
 # PyTorch's defaults.
 _MOMENTUM = 0.1
@@ -34,14 +34,14 @@ def prepare(workload: Workload) -> Prepared:
     """The compiled step; compiling happens at the first call and takes some seconds or minutes."""
     torch: Any = importlib.import_module("torch")
     parameters = {name: torch.from_numpy(array) for name, array in workload.weights().items()}
-    layers = list(workload.layers())
+    layers = list(workload.layers()) if isinstance(workload, Layered) else []
     running = {one.name: _Running(torch, one.outputs, workload) for one in layers if one.kind == "norm"}
     moments: list[Any] = []
     if workload.optimizer == "adam":
         update = _adam(torch, workload, parameters, moments)
     else:
         update = _sgd(workload, parameters)
-    loss_of = _loss(torch, layers)
+    loss_of = _loss(torch, layers) if layers else _loss_of_model(torch, workload)
 
     def step(x: Any, y: Any) -> Any:
         slopes, (loss, seen) = torch.func.grad_and_value(loss_of, has_aux=True)(parameters, x, y)
@@ -89,13 +89,30 @@ def _loss(torch: Any, layers: list[Any]) -> Any:
             weight, bias = (parameters.get(f"{one.name}.{name}") for name in ("weight", "bias"))
             if one.kind == "linear":
                 x = functional.linear(x, weight, bias)
+            elif one.kind == "conv":
+                x = functional.conv2d(x, weight, bias, padding=1)
             elif one.kind == "relu":
                 x = functional.relu(x)
+            elif one.kind == "pool":
+                x = functional.max_pool2d(x, 2)
+            elif one.kind == "flatten":
+                x = x.flatten(1)
             else:
                 variance, mean = torch.var_mean(x.detach(), 0, correction=0)
                 seen[one.name] = (mean, variance)
                 x = functional.batch_norm(x, None, None, weight, bias, training=True)
         return functional.cross_entropy(x, y), seen
+
+    return loss_of
+
+
+def _loss_of_model(torch: Any, workload: Workload) -> Any:
+    """The same for a model of sequences, which has no running statistics."""
+    model = network(torch, workload)
+
+    def loss_of(parameters: Any, x: Any, y: Any) -> Any:
+        logits = torch.func.functional_call(model, parameters, (x,))
+        return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1)), {}
 
     return loss_of
 

@@ -16,14 +16,16 @@ from ....config import config
 from ....dtypes import as_dtype
 from ....errors import CompileError
 from ....functional import cross_entropy
-from ....nn import BatchNorm1d, Linear, Module, ReLU, Sequential
+from ....nn import BatchNorm1d, Conv2d, Flatten, Linear, MaxPool2d, Module, ReLU, Sequential
 from ....optim import SGD, Adam
 from ....runtime import Compiled, Program, compile
 from ....runtime.repeated import repeated
 from ....tensor import Tensor
 from ....tensor.creation import tensor
-from ..workloads import Array, Workload
+from ....tensor.manipulation import reshape
+from ..workloads import Array, Layered, Workload
 from . import Prepared
+from .own_sequences import sequence_model
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Own(Prepared):
     def program(self) -> Program:
         """What runs the step. Raises CompileError before the first call."""
         last = self.compiled._last
-        if last is None:
+        if not isinstance(last, Program):
             raise CompileError("the step has not been called yet. Call it once first")
         return last
 
@@ -50,16 +52,23 @@ def environment(folder: str) -> dict[str, str]:
 
 
 def network(workload: Workload) -> Module:
-    """The workload's layers with its first weights."""
-    layers: list[Module] = []
-    for one in workload.layers():
-        if one.kind == "linear":
-            layers.append(Linear(one.inputs, one.outputs))
-        else:
-            layers.append(BatchNorm1d(one.outputs) if one.kind == "norm" else ReLU())
-    model = Sequential(*layers).to(as_dtype(workload.dtype))
+    """The workload's network with its first weights."""
+    model = _layers(workload) if isinstance(workload, Layered) else sequence_model(workload)
+    model.to(as_dtype(workload.dtype))
     model.load_state_dict({name: tensor(array) for name, array in workload.weights().items()}, strict=False)
     return model
+
+
+def _layers(workload: Layered) -> Module:
+    made: dict[str, Callable[[int, int], Module]] = {
+        "linear": Linear,
+        "conv": lambda inputs, outputs: Conv2d(inputs, outputs, 3, padding=1),
+        "norm": lambda inputs, outputs: BatchNorm1d(outputs),
+        "relu": lambda inputs, outputs: ReLU(),
+        "pool": lambda inputs, outputs: MaxPool2d(2),
+        "flatten": lambda inputs, outputs: Flatten(),
+    }
+    return Sequential(*(made[one.kind](one.inputs, one.outputs) for one in workload.layers()))
 
 
 def prepare(workload: Workload) -> Own:
@@ -70,7 +79,8 @@ def prepare(workload: Workload) -> Own:
 
     @compile
     def step(x: Tensor, y: Tensor) -> Tensor:
-        loss: Tensor = cross_entropy(model(x), y)
+        logits = model(x)
+        loss: Tensor = cross_entropy(reshape(logits, (-1, logits.shape[-1])), reshape(y, (-1,)))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -81,7 +91,7 @@ def prepare(workload: Workload) -> Own:
         if not compiles:
             batches = list(zip(map(tensor, inputs), map(tensor, labels)))
             return lambda: [step(x, y) for x, y in batches]
-        data = (inputs.reshape(-1, inputs.shape[-1]), labels.reshape(-1))
+        data = (inputs.reshape(-1, *inputs.shape[2:]), labels.reshape(-1, *labels.shape[2:]))
         return _repeated(own, data, workload.epoch)
 
     def keep() -> Callable[[], None]:

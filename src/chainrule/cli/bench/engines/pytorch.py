@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from ..workloads import Workload
+from ..workloads import Layered, Workload
 from . import Prepared
 
 
@@ -26,23 +26,13 @@ def environment(folder: str) -> dict[str, str]:
 def prepare(workload: Workload) -> Prepared:
     """The network as modules, and the step as the manual writes it."""
     torch: Any = importlib.import_module("torch")
-    dtype = getattr(torch, workload.dtype)
-    layers = []
-    for one in workload.layers():
-        if one.kind == "linear":
-            layers.append(torch.nn.Linear(one.inputs, one.outputs, dtype=dtype))
-        elif one.kind == "norm":
-            layers.append(torch.nn.BatchNorm1d(one.outputs, dtype=dtype))
-        else:
-            layers.append(torch.nn.ReLU())
-    model = torch.nn.Sequential(*layers)
-    weights = {name: torch.from_numpy(array) for name, array in workload.weights().items()}
-    model.load_state_dict(weights, strict=False)
+    model = network(torch, workload)
     optimizers = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
     optimizer = optimizers[workload.optimizer](model.parameters(), lr=workload.rate, fused=True)
 
     def step(x: Any, y: Any) -> Any:
-        loss = torch.nn.functional.cross_entropy(model(x), y)
+        logits = model(x)
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), y.reshape(-1))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -60,6 +50,26 @@ def prepare(workload: Workload) -> Prepared:
 
     x, y = map(torch.from_numpy, workload.data())
     return Prepared(lambda: step(x, y), lambda loss: float(loss.item()), epoch, keep, "calls")
+
+
+def network(torch: Any, workload: Workload) -> Any:
+    """The workload's network with its first weights."""
+    if isinstance(workload, Layered):
+        made: dict[str, Callable[[int, int], Any]] = {
+            "linear": torch.nn.Linear,
+            "conv": lambda inputs, outputs: torch.nn.Conv2d(inputs, outputs, 3, padding=1),
+            "norm": lambda inputs, outputs: torch.nn.BatchNorm1d(outputs),
+            "relu": lambda inputs, outputs: torch.nn.ReLU(),
+            "pool": lambda inputs, outputs: torch.nn.MaxPool2d(2),
+            "flatten": lambda inputs, outputs: torch.nn.Flatten(),
+        }
+        model = torch.nn.Sequential(*(made[one.kind](one.inputs, one.outputs) for one in workload.layers()))
+    else:
+        model = importlib.import_module(f"{__package__}.pytorch_sequences").sequence_model(workload)
+    model.to(getattr(torch, workload.dtype))
+    weights = {name: torch.from_numpy(array) for name, array in workload.weights().items()}
+    model.load_state_dict(weights, strict=False)
+    return model
 
 
 def keeping(torch: Any, tensors: list[Any]) -> Callable[[], None]:

@@ -1,0 +1,250 @@
+"""Reductions as loops: folded in registers, written out, or row by row in memory, as the operand lies.
+
+Knows operations by the form of their lowering; knows nothing of LLVM.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from ..graph import Node
+from ..ops import lowering as forms
+from ..ops.lowering import Reduce, Running, View
+from .forms import lowering_of
+from .indices import Index
+from .loops import Store, Update, Value
+from .nests import NestWriter
+from .plan import Buffer
+
+# Folds of so few elements are written out, so that the loop around them can run in vectors.
+_WRITTEN_OUT = 16
+
+# So many sums at a time are kept in registers where each is of elements that lie far apart.
+_SUMS_AT_ONCE = 16
+
+# From this many elements on a sum is folded in float64: a float32 total stops growing at 2²⁴ times its terms.
+_WIDE_FROM = 1 << 16
+
+
+class FoldWriter(NestWriter):
+    """Writes what folds elements along axes."""
+
+    def write_reduction(self, root: Node, form: Reduce, out: Buffer) -> None:
+        """In a register where what lies side by side is folded; otherwise row by row into the result."""
+        fold = _Fold(root, form, out, self.axes_of(root.inputs[0]))
+        if not fold.along_memory:
+            self._fold_in_register(fold)
+        elif fold.wide:
+            self._fold_several(fold)
+        elif fold.folded * self._operations() <= _WRITTEN_OUT:
+            self._fold_written_out(fold)
+        else:
+            self._fold_in_memory(fold)
+
+    def _fold_in_register(self, fold: _Fold) -> None:
+        """Each element is a loop of its own."""
+
+        def outside(at: list[Index]) -> None:
+            self.dtype = fold.dtype
+            total = self.accumulate(fold.form.initial(self))
+
+            def inside(along: list[Index]) -> None:
+                element = self.cast(self.read(fold.x, fold.position(at, along)), fold.dtype)
+                self.block.append(Update(total, self._combined(fold.form, self.current(total), element)))
+
+            self.loop(fold.folded_shape, inside, fold.folded_order)
+            result = self.cast(self.current(total), fold.out.type.dtype)
+            self.store(fold.out, fold.place(at), result)
+
+        self.loop(fold.kept_shape, outside, fold.kept_order)
+
+    def _fold_written_out(self, fold: _Fold) -> None:
+        """A few elements one after the other, without a loop."""
+
+        def outside(at: list[Index]) -> None:
+            self.dtype = fold.dtype
+            total: Value = fold.form.initial(self)
+            for along in itertools.product(*map(range, fold.folded_shape)):
+                element = self.read(fold.x, fold.position(at, list(map(Index.of, along))))
+                total = self._combined(fold.form, total, element)
+            self.store(fold.out, fold.place(at), total)
+
+        self.loop(fold.kept_shape, outside, fold.kept_order)
+
+    def _fold_several(self, fold: _Fold) -> None:
+        """Neighbours in memory side by side, each in a register of its own."""
+        shape, last = list(fold.kept_shape), fold.kept_order[-1]
+        count = max(k for k in range(1, _SUMS_AT_ONCE + 1) if shape[last] % k == 0)
+        shape[last] //= count
+
+        def outside(at: list[Index]) -> None:
+            self.dtype = fold.dtype
+            totals = [self.accumulate(fold.form.initial(self), f".{k}" * bool(k)) for k in range(count)]
+            ats = [[*at[:last], at[last] * count + k, *at[last + 1 :]] for k in range(count)]
+
+            def inside(along: list[Index]) -> None:
+                for one, total in zip(ats, totals):
+                    element = self.cast(self.read(fold.x, fold.position(one, along)), fold.dtype)
+                    self.block.append(Update(total, self._combined(fold.form, self.current(total), element)))
+
+            self.loop(fold.folded_shape, inside, fold.folded_order)
+            for one, total in zip(ats, totals):
+                result = self.cast(self.current(total), fold.out.type.dtype)
+                self.store(fold.out, fold.place(one), result)
+
+        self.loop(shape, outside, fold.kept_order)
+
+    def _fold_in_memory(self, fold: _Fold) -> None:
+        """Row by row into the result; for each value of the axes that stay apart outside of all that is folded."""
+        x, out, form, shape = fold.x, fold.out, fold.form, fold.x.shape
+        rest = [axis for axis in fold.axes if axis not in fold.lead]
+        cleared = [axis for axis in rest if axis in fold.kept]
+        flat = "flat" if fold.axes == tuple(range(len(shape))) and not out.axes else None
+
+        def outside(before: list[Index]) -> None:
+            lead = dict(zip(fold.lead, before, strict=True))
+
+            def start(at: list[Index]) -> None:
+                terms = lead | dict(zip(cleared, at, strict=True))
+                self.dtype = x.dtype
+                self.store(out, fold.place([terms[axis] for axis in fold.kept]), form.initial(self))
+
+            def inside(at: list[Index]) -> None:
+                terms = lead | dict(zip(rest, at, strict=True))
+                place = out.at(fold.place([terms[axis] for axis in fold.kept]))
+                element = self.read(x, [terms[axis] for axis in range(len(shape))])
+                self.dtype = x.dtype
+                self.store_at(out, place, self._combined(form, self.load(out, place), element))
+
+            self.loop([shape[axis] for axis in cleared], start, grouping=flat)
+            self.loop([shape[axis] for axis in rest], inside)
+
+        self.loop([shape[axis] for axis in fold.lead], outside)
+
+    def _operations(self) -> int:
+        """How many operations make one element of the operand, with the reading of it."""
+        return 1 + sum(not isinstance(lowering_of(node), View) for node in self.group.inlined)
+
+    def store_at(self, buffer: Buffer, index: Index, value: Value) -> None:
+        """A value at a place in memory."""
+        self.block.append(Store(buffer, index, value))
+
+    def _combined(self, form: Reduce | Running, total: Value, element: Value) -> Value:
+        """The fold of one more element; sums may be regrouped by the machine's vectors."""
+        self.dtype = total.dtype
+        self.flags = "reassoc" if isinstance(form, Reduce) and form.grouped else ""
+        value: Value = form.combine(self, total, element)
+        self.flags = ""
+        return value
+
+    def write_running(self, root: Node, form: Running, out: Buffer) -> None:
+        """Every partial result along an axis."""
+        (x,) = root.inputs
+        axis = root.attributes["axis"]
+        others = [k for k in range(x.ndim) if k != axis]
+
+        def outside(at: list[Index]) -> None:
+            self.dtype = root.dtype
+            total = self.accumulate(form.initial(self))
+
+            def inside(along: list[Index]) -> None:
+                place = _interleave(others, at, (axis,), along)
+                now = self._combined(form, self.current(total), self.read(x, place))
+                self.block.append(Update(total, now))
+                self.store(out, place, now)
+
+            self.loop([x.shape[axis]], inside)
+
+        self.loop([x.shape[k] for k in others], outside, grouping="axes")
+
+    def write_position(self, root: Node, form: forms.Position, out: Buffer) -> None:
+        """Where along an axis the best element stands."""
+        (x,) = root.inputs
+        axis = root.attributes["axis"]
+        order = [k for k in self.axes_of(x) or range(x.ndim) if k != axis]
+        others = sorted(order)
+        few = x.shape[axis] * self._operations() <= _WRITTEN_OUT
+
+        def outside(at: list[Index]) -> None:
+            def element(along: Index) -> Value:
+                return self.read(x, _interleave(others, at, (axis,), [along]))
+
+            first = element(Index(0)), self.literal(0, root.dtype)
+            if few:
+                best, found = first
+                for k in range(1, x.shape[axis]):
+                    best, found = self._better(form, element(Index(k)), Index(k), best, found)
+                self.store(out, at, found)
+                return
+            so_far, place = map(self.accumulate, first)
+
+            def inside(along: list[Index]) -> None:
+                now = self.current(so_far), self.current(place)
+                best, found = self._better(form, element(along[0]), along[0], *now)
+                self.block.append(Update(so_far, best))
+                self.block.append(Update(place, found))
+
+            self.loop([x.shape[axis]], inside)
+            self.store(out, at, self.current(place))
+
+        self.loop([x.shape[k] for k in others], outside, [others.index(k) for k in order], "axes")
+
+    def _better(
+        self, form: forms.Position, element: Value, along: Index, best: Value, found: Value
+    ) -> tuple[Value, Value]:
+        """(the best element so far, where it stands) with one more; a NaN is better than every number."""
+        self.dtype = element.dtype
+        better = form.better(self, element, best)
+        if element.dtype.kind == "f":
+            first_nan = self.bits("and", self.not_equal(element, element), self.equal(best, best))
+            better = self.bits("or", better, first_nan)
+        place = self.select(better, self.number(along), found)
+        return self.select(better, element, best), place
+
+
+class _Fold:
+    """A reduction: its axes, and the order in which they are run through."""
+
+    def __init__(self, root: Node, form: Reduce, out: Buffer, axes: tuple[int, ...]) -> None:
+        (self.x,) = root.inputs
+        self.form, self.out = form, out
+        shape = self.x.shape
+        self.axes = axes or tuple(range(len(shape)))
+        #: The axes that go, and those that stay, both as they are counted.
+        self.gone = sorted(root.attributes["axes"])
+        self.kept = [axis for axis in range(len(shape)) if axis not in self.gone]
+        self.kept_shape = [shape[axis] for axis in self.kept]
+        self.folded_shape = [shape[axis] for axis in self.gone]
+        self.kept_order = [self.kept.index(axis) for axis in self.axes if axis in self.kept]
+        self.folded_order = [self.gone.index(axis) for axis in self.axes if axis in self.gone]
+        self.folded = prod(self.folded_shape)
+        #: The axes that stay and lie outside of all that go.
+        self.lead = list(itertools.takewhile(lambda axis: axis in self.kept, self.axes))
+        #: Whether what lies side by side stays apart.
+        self.along_memory = next(
+            (axis in self.kept for axis in reversed(self.axes) if shape[axis] > 1), False
+        )
+        self.wide = form.grouped and root.dtype == np.dtype("float32") and self.folded >= _WIDE_FROM
+        self.dtype = np.dtype("float64") if self.wide else root.dtype
+
+    def position(self, at: Sequence[Index], along: Sequence[Index]) -> list[Index]:
+        """The operand's position from those along the kept axes and along the others."""
+        return _interleave(self.kept, at, self.gone, along)
+
+    def place(self, at: Sequence[Index]) -> list[Index]:
+        """The result's position from that along the kept axes."""
+        if len(self.out.type.shape) == len(self.kept):
+            return list(at)
+        return self.position(at, [Index(0)] * len(self.gone))
+
+
+def _interleave(
+    kept: Sequence[int], at: Sequence[Index], axes: Sequence[int], along: Sequence[Index]
+) -> list[Index]:
+    """One position from the terms of the kept axes and those of the folded axes, given in axis order."""
+    terms = dict(zip(kept, at, strict=True)) | dict(zip(sorted(axes), along, strict=True))
+    return [terms[axis] for axis in sorted(terms)]
