@@ -107,7 +107,10 @@ def train(name: str, training: Any, validation: Any, given: argparse.Namespace) 
     """Train one model, print what it writes, return its perplexity."""
     cr.manual_seed(given.seed)
     characters = len(training.vocabulary)
-    made = {"lstm": lambda: LSTM(characters, given.width), "gpt": lambda: GPT(characters, given.width, given.length)}
+    made = {
+        "lstm": lambda: LSTM(characters, given.width),
+        "gpt": lambda: GPT(characters, given.width, given.length),
+    }
     model = made[name]()
     batches = -(-len(training) // given.batch_size)
     optimizer = optim.AdamW(model.parameters(), lr=2e-3 if name == "lstm" else 1e-3, weight_decay=0.01)

@@ -63,7 +63,11 @@ def principal(clean: Any, dirty: Any) -> Any:
     rows = clean.reshape(len(clean), -1)
     dirty_rows = dirty.reshape(len(dirty), -1)
     models = [PCA(count).fit(rows) for count in range(2, 49, 2)]
-    best = max(models, key=lambda one: psnr(np.clip(one.inverse_transform(one.transform(dirty_rows)), 0, 1), rows))
+
+    def quality(one: PCA) -> float:
+        return psnr(np.clip(one.inverse_transform(one.transform(dirty_rows)), 0, 1), rows)
+
+    best = max(models, key=quality)
     return lambda x: best.inverse_transform(best.transform(x.reshape(len(x), -1))).reshape(x.shape)
 
 
@@ -77,7 +81,9 @@ def picture(*images: Any) -> str:
 def main() -> None:
     """Train, measure, and show one digit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sigma", type=float, default=0.3, help="standard deviation of the noise; white is 1")
+    parser.add_argument(
+        "--sigma", type=float, default=0.3, help="standard deviation of the noise; white is 1"
+    )
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--width", type=int, default=32, help="channels of the first convolution")
     parser.add_argument("--seed", type=int, default=0)
@@ -107,7 +113,9 @@ def main() -> None:
         "principal components": psnr(np.clip(project(dirty_test), 0, 1), test),
         "network": psnr(found, test),
     }
-    print(f"noise of {given.sigma:g}, {len(clean)} digits to train on, {len(test)} to test on; seed {given.seed}")
+    print(
+        f"noise of {given.sigma:g}, {len(clean)} digits to train on, {len(test)} to test on; seed {given.seed}"
+    )
     for name, value in scores.items():
         print(f"  {name:32} {value:6.2f} dB")
     print("clean, noisy, network:")

@@ -63,7 +63,9 @@ def main() -> None:
     given = parser.parse_args()
     seeds, epochs, width = ([0], 3, 8) if given.quick else (given.seeds, given.epochs, given.width)
     parameters = sum(one.size for one in network(width).parameters())
-    print(f"network of {parameters:,} parameters, {epochs} epochs; a quarter of the digits is held back for the test")
+    print(
+        f"network of {parameters:,} parameters, {epochs} epochs; a quarter of the digits is held back for the test"
+    )
     print("seed   network   3 neighbours   support vectors   seconds")
     results = []
     for seed in seeds:

@@ -270,7 +270,8 @@ def _fold(x: Any, *, shape: Any, strides: Any, dilation: Any) -> Any:
     out = np.zeros((*x.shape[:first], *shape), x.dtype)
     for both in np.ndindex(x.shape[first:]):
         place, offset = both[: len(shape)], both[len(shape) :]
-        out[(..., *(p * s + k * d for p, k, s, d in zip(place, offset, strides, dilation)))] += x[(..., *both)]
+        met = (p * s + k * d for p, k, s, d in zip(place, offset, strides, dilation))
+        out[(..., *met)] += x[(..., *both)]
     return out
 
 

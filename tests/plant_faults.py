@@ -113,8 +113,48 @@ def small() -> tuple[Any, tuple[Any, ...]]:
     return step, (cr.tensor(maker.integers(0, 7, 9)), cr.tensor(maker.integers(-3, 4, (9, 5))))
 
 
+def pictures() -> tuple[Any, tuple[Any, ...]]:
+    """float32: convolutions with strides, padding and groups, pools, and a norm by channel."""
+    cr.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 4, 3, stride=2, groups=2), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3),
+    )  # fmt: skip
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(x: Any, y: Any) -> Any:
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    maker = np.random.default_rng(5)
+    images = maker.normal(size=(5, 2, 11, 9)).astype("float32")
+    return step, (cr.tensor(images), cr.tensor(maker.integers(0, 3, 5)))
+
+
+def loops() -> tuple[Any, tuple[Any, ...]]:
+    """float32: an LSTM with lengths, whose steps and their gradients are loops over time."""
+    cr.manual_seed(4)
+    net, last = nn.LSTM(3, 5, batch_first=True), nn.Linear(5, 2)
+    optimizer = optim.SGD([*net.parameters(), *last.parameters()], lr=0.1)
+
+    def step(x: Any, lengths: Any, y: Any) -> Any:
+        states, _ = net(x, lengths=lengths)
+        loss = F.cross_entropy(last(cr.sum(states, axis=1)), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    maker = np.random.default_rng(6)
+    series = maker.normal(size=(4, 6, 3)).astype("float32")
+    return step, (cr.tensor(series), cr.tensor([6, 2, 5, 1]), cr.tensor(maker.integers(0, 2, 4)))
+
+
 STEPS: dict[str, Callable[[], tuple[Any, tuple[Any, ...]]]] = {
-    "classifier": classifier, "reader": reader, "small": small
+    "classifier": classifier, "reader": reader, "small": small, "pictures": pictures, "loops": loops
 }  # fmt: skip
 
 # ------------------------------------------------------------------------------------ faults
@@ -322,7 +362,8 @@ def try_fault(prepared: Prepared, fault: Fault) -> dict[str, Any]:
     bits, far = far_apart(results_of(compilation, prepared.sources, made), prepared.results)
     found = compare(compilation, prepared.sources, made, parts)
     right = faulty_nodes(compilation, fault.function)
-    blamed = [one.node for one in found.differences]
+    # One of several results is told as that result; the loop that gives it is what is wrong.
+    blamed = [one.node.inputs[0] if one.operation == "part" else one.node for one in found.differences]
     return {
         "bits": bits, "far": far, "caught": not found.ok,
         "blamed": bool(blamed) and all(one in right for one in blamed),

@@ -14,19 +14,7 @@ from chainrule.errors import ArgumentError, BoundsError, DtypeError, ShapeError
 from chainrule.tensor.random import Generator
 from chainrule.testing import check_grads
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    """Tiny operations gain nothing from PyTorch's threads, which wait for each other on a busy machine."""
-    try:
-        import torch
-    except ImportError:  # what needs it is skipped
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -285,6 +273,8 @@ def test_looking_back_only_is_a_keyword_of_its_own() -> None:
 
 def test_first_numbers_are_pytorchs() -> None:
     torch = pytest.importorskip("torch")
+    cr.manual_seed(0)
+    torch.manual_seed(0)
     ours, theirs = nn.MultiheadAttention(64, 4), torch.nn.MultiheadAttention(64, 4)
     for (name, one), (other, two) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
         assert name == other and one.shape == tuple(two.shape)

@@ -172,6 +172,14 @@ def test_our_step_is_the_networks_own():
     assert losses[0] == pytest.approx(expected, rel=1e-12) and losses == sorted(losses, reverse=True)
 
 
+@pytest.mark.parametrize("workload", [SMALL_IMAGE, *SEQUENCES], ids=lambda one: one.name)
+def test_images_and_sequences_run_as_machine_code_alone(workload):
+    prepared = own.prepare(workload)
+    prepared.step()
+    report = prepared.compiled.report()
+    assert report.native_share == 1.0 and report.host_operations == ()
+
+
 def test_an_epoch_in_one_call_is_as_many_calls():
     workload = Layered("one", 8, sizes=(5, 4, 3), norm=True)
     ours, other = own.prepare(workload), own.prepare(workload)
@@ -361,12 +369,13 @@ def records():
 def test_the_page_tells_what_was_kept():
     text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     kept = records()
-    assert set(kept) == {"training_step", "growth", "sklearn"}
+    assert set(kept) == {"training_step", "networks", "growth", "sklearn"}
     assert page.updated(text, kept) == text, "run: python benchmarks/training_step.py --docs"
 
 
-def test_the_page_says_where_we_lose():
-    kept = records()["training_step"]
+@pytest.mark.parametrize("name", page.HEADINGS)
+def test_the_page_says_where_we_lose(name):
+    kept = records()[name]
     for one in kept["workloads"]:
         for way, compared in one["ratios"].items():
             sentences = [

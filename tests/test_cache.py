@@ -39,6 +39,11 @@ def compiled() -> list[float]:
     return found
 
 
+def both(place: Path) -> list[Path]:
+    """The file of the code, and that of what is known of it."""
+    return sorted(place.iterdir(), key=lambda file: -file.stat().st_size)
+
+
 def count_compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     compile_text = machine._compiled
@@ -51,9 +56,11 @@ def test_code_is_made_once_and_gives_the_same_bits(place: Path, monkeypatch: pyt
     first = compiled()
     assert len(made) == 1
     assert compiled() == first and len(made) == 1
-    (file,) = place.iterdir()
+    files = list(place.iterdir())
+    assert len(files) == 2  # the code, and what is known of it
     if os.name == "posix":
-        assert stat.S_IMODE(place.stat().st_mode) == 0o700 and stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
 
 
 @pytest.mark.parametrize("damage", [
@@ -69,12 +76,16 @@ def test_code_is_made_once_and_gives_the_same_bits(place: Path, monkeypatch: pyt
 def test_damaged_code_is_made_again(place: Path, monkeypatch: pytest.MonkeyPatch, damage: Any) -> None:
     made = count_compilations(monkeypatch)
     wanted = compiled()
-    (file,) = place.iterdir()
-    whole = file.read_bytes()
-    file.write_bytes(damage(whole))
+    code, note = both(place)
+    whole = code.read_bytes()
+    code.write_bytes(damage(whole))
     assert compiled() == wanted and len(made) == 2
-    assert file.read_bytes() == whole
+    assert code.read_bytes() == whole
     assert compiled() == wanted and len(made) == 2
+    whole = note.read_bytes()
+    note.write_bytes(damage(whole))
+    assert compiled() == wanted and len(made) == 2
+    assert note.read_bytes() == whole
 
 
 def test_code_under_another_name_is_refused(place: Path) -> None:
@@ -125,11 +136,12 @@ def test_a_folder_that_may_not_be_written(place: Path) -> None:
 
 def test_a_file_in_the_way(place: Path) -> None:
     wanted = compiled()
-    (file,) = place.iterdir()
-    file.unlink()
-    file.mkdir()
+    files = both(place)
+    for file in files:
+        file.unlink()
+        file.mkdir()
     assert compiled() == wanted
-    assert [one.name for one in place.iterdir()] == [file.name], "nothing half written is left"
+    assert set(place.iterdir()) == set(files), "nothing half written is left"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs limits")
@@ -265,3 +277,109 @@ def test_kill_minus_nine_while_it_is_written(place: Path) -> None:
         if content is not None:
             (place / "k.o").unlink()
     assert any(found)
+
+
+# ------------------------------------------------------------------------------- what is known of a plan
+
+
+def program_of(function: Any, *arrays: Any) -> Any:
+    """The program that serves a call of the function."""
+    step = cr.compile(function)
+    step(*map(cr.tensor, arrays))
+    return step._last
+
+
+def test_a_known_plan_runs_without_its_loops(place: Path) -> None:
+    x = np.linspace(-1, 1, 37)
+
+    def step(x: Any) -> Any:
+        return cr.exp(x) * 1.25 - x.sum()
+
+    first, second = (program_of(step, x) for _ in range(2))
+    assert first.compilation.known is None and second.compilation.known is not None
+    assert "_written" not in vars(second.compilation)
+    assert first.run((cr.tensor(x),)).tolist() == second.run((cr.tensor(x),)).tolist()
+    # Whoever looks gets the loops of the code that runs.
+    assert second.compilation.emitted.text == first.compilation.emitted.text
+    assert second.compilation.plan.arena == first.compilation.plan.arena
+    assert second.native is first.native
+
+
+_X, _Y = np.arange(6.0).reshape(2, 3), np.ones((2, 3))
+DIFFERENT: list[Any] = [
+    lambda x, y: x + y, lambda x, y: y + x, lambda x, y: x - y, lambda x, y: x + x, lambda x, y: x + y + 1.0,
+    lambda x, y: x + y + 2.0, lambda x, y: x + y + cr.tensor([1.0, 2.0, 4.0]),
+    lambda x, y: x + y + cr.tensor([1.0, 2.0, 5.0]), lambda x, y: cr.sum(x + y, axis=0),
+    lambda x, y: cr.sum(x + y, axis=1), lambda x, y: cr.sum(x + y, axis=1, keepdims=True), lambda x, y: (x + y, x),
+    lambda x, y: (x, x + y), lambda x, y: (x + y, y), lambda x, y: (x + y).astype("float32"),
+    lambda x, y: cr.permute_dims(x + y, (1, 0)), lambda x, y: cr.reshape(x + y, (3, 2)), lambda x, y: (x + y)[0],
+    lambda x, y: (x + y)[1], lambda x, y: cr.take(x, cr.tensor([0, 1]), axis=1) + y[:, :2],
+    lambda x, y: cr.take(x, cr.tensor([0, 2]), axis=1) + y[:, :2], lambda x, y: x @ y.T, lambda x, y: x.T @ y,
+]  # fmt: skip
+
+
+def test_no_two_programs_are_taken_for_each_other(place: Path) -> None:
+    names: dict[str, int] = {}
+    found = []
+    for number, function in enumerate(DIFFERENT):
+        program = program_of(function, _X, _Y)
+        name, entry = program.compilation.name, program.compilation.emitted.entry
+        assert name is not None and name not in names, (number, names.get(name))
+        names[name] = number
+        found.append(entry)
+    machine._natives.clear()
+    for number, function in enumerate(DIFFERENT):
+        program = program_of(function, _X, _Y)
+        assert program.compilation.known is not None and program.compilation.known.entry == found[number]
+        again, eager = (
+            cr.compile(function)(cr.tensor(_X), cr.tensor(_Y)),
+            function(cr.tensor(_X), cr.tensor(_Y)),
+        )
+        for one, other in zip(*(x if isinstance(x, tuple) else (x,) for x in (again, eager))):
+            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-12)
+
+
+def test_other_shapes_dtypes_and_switches_have_other_names(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names(*arrays: Any) -> str:
+        found: str = program_of(lambda x, y: cr.exp(x) + y, *arrays).compilation.name
+        return found
+
+    kinds = [(_X, _Y), (_X.T, _Y.T), (_X.astype("float32"), _Y.astype("float32")), (_X[:1], _Y[:1])]
+    found = [names(*one) for one in kinds]
+    monkeypatch.setattr(cr.config, "skip", frozenset({"merge"}))
+    found.append(names(*kinds[0]))
+    monkeypatch.setattr(cr.config, "skip", frozenset())
+    assert len(set(found)) == len(found)
+
+
+def test_a_damaged_note_is_written_again(place: Path) -> None:
+    step = lambda x: cr.tanh(x) * 3.0
+    first = program_of(step, _X)
+    path = place / f"{first.compilation.name}.o"
+    path.write_bytes(path.read_bytes()[:-3])
+    assert program_of(step, _X).compilation.known is None
+    assert program_of(step, _X).compilation.known is not None
+
+
+def test_code_that_is_gone_is_made_from_the_plan(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = lambda x: cr.tanh(x) * 5.0
+    first = program_of(step, _X)
+    (place / f"{first.compilation.needs.code}.o").unlink()
+    wanted = first.run((cr.tensor(_X),)).tolist()
+    del first
+    machine._natives.clear()
+    made = count_compilations(monkeypatch)
+    again = program_of(step, _X)
+    assert again.compilation.known is not None and len(made) == 1
+    assert again.run((cr.tensor(_X),)).tolist() == wanted
+
+
+def test_what_cannot_be_described_is_compiled(place: Path) -> None:
+    def loop(x: Any) -> Any:
+        return cr.scan(lambda carry, one: (carry + one, carry), cr.tensor(np.zeros(3)), x)[1]
+
+    for function in (loop, lambda x: cr.argsort(x)):
+        for _ in range(2):
+            assert program_of(function, _X).compilation.known is None

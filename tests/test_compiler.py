@@ -308,6 +308,32 @@ def test_views_cost_nothing_and_are_right() -> None:
     )
 
 
+def test_around_what_is_empty_there_may_be_something() -> None:
+    """Computed inside another nest, an empty value has no element at all that it could give."""
+    random = np.random.default_rng(0)
+    arrays = random.normal(size=(3, 0)), random.normal(size=(0, 4)), random.normal(size=(3, 2))
+
+    def around(x: Any, y: Any, z: Any) -> Any:
+        nothing = cr.concat([x, cr.tanh(x)], axis=1) * 2.0
+        return (
+            cr.sum(cr.pad(nothing, ((1, 0), (2, 1))), axis=0), cr.concat([nothing, z, cr.exp(nothing)], axis=1) + 1.0,
+            cr.pad(cr.concat([y, y], axis=0)[:, 1:], ((0, 2), (0, 0))) - 1.0,
+        )  # fmt: skip
+
+    assert_agree(around, *arrays)
+
+
+def test_a_position_from_memory_that_chooses_between_parts_moves_with_its_loop() -> None:
+    """Which part of the concatenation is taken is a number read from memory: the loop that asks is not joined."""
+    x = np.random.default_rng(0).normal(size=5)
+
+    def chosen(x: Any, tokens: Any) -> Any:
+        rows = [cr.broadcast_to(x * 2.0, (1, 5)), cr.broadcast_to(x - 1.0, (1, 5))]
+        return cr.tanh(x), cr.take(cr.concat(rows, axis=0), tokens, axis=0)[0] + x
+
+    assert_agree(chosen, x, np.array([1]))
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("seed", range(10))
 def test_random_programs(seed: int, dtype: str) -> None:

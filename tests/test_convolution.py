@@ -16,17 +16,10 @@ from chainrule.errors import ArgumentError, DtypeError, ShapeError
 from chainrule.testing import check_grads
 from torch_twins import close, same_compiled, same_function, same_layer, torch
 
+pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
+
 RANDOM = np.random.default_rng(0)
 EXAMPLES = json.loads((Path(__file__).parent / "data" / "worked_examples.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    """Tiny operations gain nothing from PyTorch's threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def normal(*shape: int) -> np.ndarray:

@@ -314,6 +314,24 @@ def test_a_sum_of_many_terms_is_cut():
     assert line.count(" + ") == 9 and "+ … +" in line
 
 
+def test_a_large_filter_is_told_in_short_place_by_place():
+    cr.manual_seed(0)
+    layer = nn.Conv2d(1, 1, 3)
+    section = explain(layer(cr.randn(2, 1, 6, 6)).sum(), about=layer.weight).sections[0]
+    table = next(one for one in section.blocks("en") if isinstance(one, Table))
+    shares = [row[3] for row in table.rows]
+    assert all(one.startswith("(3, 3) from ") for one in shares[:-2]), "no empty cell"
+    assert all(one.startswith("[[") for one in shares[-2:]), "the others and the sum, number by number"
+
+
+def test_a_column_of_states_that_are_too_large_is_left_out():
+    cr.manual_seed(0)
+    net = nn.RNN(1, 8)
+    section = explain((net(cr.randn(40, 2, 1))[0] ** 2).mean(), about=net.weight_hh_l0).sections[0]
+    text = "\n".join(told(section, "en"))
+    assert "more steps)" in text and "h_t  " not in text.splitlines()[2]
+
+
 def test_columns_without_content_are_left_out():
     lines = columns(Table(["a", "b", "c"], [["1", "", "x"], ["2", "", "기울기"]], total=True))
     assert lines == ["a  c", "─" * 9, "1  x", "─" * 9, "2  기울기"]

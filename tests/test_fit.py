@@ -13,16 +13,7 @@ from chainrule.data.sources import epoch_order
 from chainrule.errors import ArgumentError, DataError, ShapeError
 from chainrule.train import fit
 
-
-@pytest.fixture(autouse=True)
-def ctrl_c_as_usual():
-    """A shell lets programs in its background ignore Ctrl-C, and the tests too if they run there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("ctrl_c_as_usual")
 
 
 def blobs(rows=120, classes=3, seed=0):
@@ -256,6 +247,17 @@ def test_data_that_do_not_fit_are_refused_up_front(data, words):
     with pytest.raises(DataError, match=words):
         quick(model, data(*blobs()))
     assert model[0].weight.tolist() == before
+
+
+def test_scores_of_sequences_are_told_where_classes_belong():
+    tokens = np.arange(60).reshape(10, 6) % 9
+    scores = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9))
+    with pytest.raises(
+        DataError, match=r"shape \(10, 9\); got \(10, 6\)\. Classes are the axis 1 .*\(0, 2, 1\)"
+    ):
+        quick(scores, (tokens, tokens))
+    with pytest.raises(DataError, match=r"one tensor from the model; got a tuple\. Return the scores alone"):
+        quick(nn.GRU(2, 3, batch_first=True), (np.ones((4, 5, 2), np.float32), np.arange(4) % 3))
 
 
 @pytest.mark.parametrize(

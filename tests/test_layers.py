@@ -390,6 +390,29 @@ def test_faults_name_the_layer_and_the_fix() -> None:
     ):
         with pytest.raises(ArgumentError, match="got"):
             wrong()
+    nothing_flattens = nn.Sequential(nn.Identity(), nn.Linear(144, 10))
+    with pytest.raises(
+        ShapeError, match=r"got \(4, 4, 6, 6\)\. Flatten it first: nn.Flatten\(\).*x\.flatten\(1\)"
+    ):
+        nothing_flattens(cr.ones((4, 4, 6, 6)))
+    with pytest.raises(
+        ShapeError, match=r"Linear needs 6 .*got \(1, 2, 3\)\. Flatten it first.*or x\.flatten\(1\)"
+    ):
+        nn.Linear(6, 1)(cr.ones((1, 2, 3)))
+    convolve = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    with pytest.raises(
+        ShapeError, match=r"got \(4, 36\)\. This is one row without the axis of the batch.*x\[None\]"
+    ):
+        convolve(cr.ones((3, 8, 8)))
+    assert convolve(cr.ones((3, 8, 8))[None]).shape == (1, 10)
+    with pytest.raises(ShapeError, match=r"got \(4, 6, 6\)\. Add the axis of the batch: x\[None\]"):
+        nn.BatchNorm2d(4)(cr.ones((4, 6, 6)))
+    with pytest.raises(
+        ShapeError, match=r"got \(2, 6, 4\)\. Channels are the axis 1: .*permute_dims\(x, \(0, 2, 1\)\)"
+    ):
+        nn.BatchNorm1d(4)(cr.ones((2, 6, 4)))
+    with pytest.raises(DtypeError, match=r"Linear needs floats; got uint8.*/ 255, if these are pixels"):
+        nn.Linear(2, 1)(cr.ones((1, 2), dtype="uint8"))
     with pytest.raises(ShapeError, match="from_pretrained needs a table"):
         nn.Embedding.from_pretrained([1.0])
     with pytest.raises(ShapeError, match="running_mean of shape"):

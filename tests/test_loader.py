@@ -10,7 +10,7 @@ import chainrule as cr
 from chainrule.data import ArraySource, Batch, DataLoader, IterableSource, Source, train_test_split
 from chainrule.data.arrays import as_array, as_arrays
 from chainrule.data.holding import held_back_rows
-from chainrule.data.weights import as_sample_weight, class_weights, row_weights
+from chainrule.data.weights import as_sample_weight, class_weights
 from chainrule.errors import ArgumentError, DataError
 from chainrule.tensor.random import Generator, default_generator
 
@@ -335,16 +335,12 @@ def test_class_weights_are_those_of_scikit_learn():
     for _ in range(20):
         y = generator.integers(0, 4, 30)
         expected = utilities.class_weight.compute_sample_weight("balanced", y)
-        np.testing.assert_allclose(
-            row_weights(y, 30, class_weight="balanced", classes=6), expected, rtol=1e-15
-        )
+        np.testing.assert_allclose(class_weights("balanced", y, classes=6)[y], expected, rtol=1e-15)
         chosen = {1: 3.0, 2: 0.0}
-        np.testing.assert_allclose(
-            row_weights(y, 30, class_weight=chosen), utilities.class_weight.compute_sample_weight(chosen, y)
+        np.testing.assert_array_equal(
+            class_weights(chosen, y)[y], utilities.class_weight.compute_sample_weight(chosen, y)
         )
     assert class_weights([1, 2, 0.5], np.array([0, 1, 2])).tolist() == [1, 2, 0.5]
-    assert row_weights(np.array([[0.0], [1.0]]), 2, [1, 2], {1: 4}).tolist() == [1, 8]
-    assert row_weights(None, 2) is None
 
 
 @pytest.mark.parametrize("weights,words", [
@@ -375,10 +371,9 @@ def test_class_weights_that_are_none(weight, words):
 
 
 def test_class_weights_need_classes():
-    with pytest.raises(ArgumentError, match=r"one class for each row; got targets of float64 \(2,\)"):
-        row_weights(np.array([0.5, 1.0]), 2, class_weight="balanced")
-    with pytest.raises(DataError, match="got 0 in all rows"):
-        row_weights(np.array([0, 1]), 2, [1, 0], {0: 0.0})
+    data = np.arange(8.0).reshape(8, 1), np.array([0.5, 1.0] * 4)
+    with pytest.raises(ArgumentError, match="one class for each row; got targets of float"):
+        cr.fit(cr.nn.Linear(1, 1), data, loss="bce_with_logits", class_weight="balanced", validation=None)
 
 
 # ------------------------------------------------------------------------------------------- splits

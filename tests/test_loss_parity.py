@@ -16,6 +16,8 @@ from chainrule import nn, optim
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
+
 STEPS, RATE, BATCHES, ROWS, FEATURES, HIDDEN, CLASSES = 200, 1e-3, 4, 16, 4, 8, 3
 
 
@@ -77,15 +79,6 @@ HEADS = {
     "log_softmax": (lambda x: F.log_softmax(x, 1), lambda x: torch.log_softmax(x, 1)),
     "lines": (lambda x: x.reshape(ROWS, CLASSES, 2), lambda x: x.reshape(ROWS, CLASSES, 2)),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """PyTorch's threads would cost more than such small products, above all where several tests run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def targets_of(kind: str, random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -577,6 +577,18 @@ def test_mistakes_in_compiled_steps_are_told_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("loss", [F.cross_entropy, F.nll_loss])
+def test_classes_on_the_last_axis_are_told_where_they_belong(loss):
+    scores, target = cr.randn(4, 6, 10), cr.randint(0, 10, (4, 6))
+    with pytest.raises(
+        cr.ShapeError, match=r"got \(4, 6\)\. Classes are the axis 1 .*permute_dims\(scores, \(0, 2, 1\)\)"
+    ):
+        loss(scores, target)
+    moved = loss(cr.permute_dims(scores, (0, 2, 1)), target)  # both answers of the message, which are one
+    flat = loss(scores.reshape(-1, 10), target.reshape(-1))
+    np.testing.assert_allclose(moved.item(), flat.item(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, F.nll_loss])
 def test_scores_and_classes_in_each_others_place(loss):
     with pytest.raises(cr.DtypeError, match=r"first and classes second; got int64 \(2,\) first.*Swap them"):
         loss(cr.tensor([0, 1]), cr.randn(2, 3))

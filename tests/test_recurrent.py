@@ -13,21 +13,9 @@ from chainrule import nn, optim
 from chainrule.errors import ArgumentError, BoundsError, DtypeError, ShapeError
 from chainrule.testing import check_grads
 
+pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
+
 KINDS = ["RNN", "LSTM", "GRU"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    """Tiny operations gain nothing from PyTorch's threads, which wait for each other on a busy machine."""
-    try:
-        import torch
-    except ImportError:  # what needs it is skipped
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -432,10 +420,15 @@ def test_a_compiled_step_refuses_what_it_cannot_read_and_changes_nothing() -> No
     tokens, lengths, classes = batch_of()
     step(tokens, lengths, classes)
     before = {name: value.numpy() for name, value in model.state_dict().items()}
+    far = (np.iinfo(np.int64).max, np.iinfo(np.int64).min, 1 << 32)
     for bad, words in (
         ((tokens, lengths + 7, classes), "LSTM 'net' needs lengths from 1 to 7"),
         ((tokens, lengths * 0, classes), "LSTM 'net' needs lengths from 1 to 7.*got 0 to 0"),
         ((tokens + 5, lengths, classes), "Embedding 'embed' needs indices from 0 to 8"),
+        ((tokens, lengths, classes + 3), "needs classes from 0 to 2"),
+        *(((cr.tensor(np.full((4, 7), one)), lengths, classes), "Embedding 'embed' needs") for one in far),
+        *(((tokens, cr.tensor(np.full(4, one)), classes), "LSTM 'net' needs lengths") for one in far),
+        *(((tokens, lengths, cr.tensor(np.full(4, one))), "needs classes from 0 to 2") for one in far),
     ):
         with pytest.raises(BoundsError, match=words):
             step(*bad)

@@ -18,16 +18,7 @@ from chainrule.data.loader import DataLoader
 from chainrule.errors import ArgumentError, RunError
 from chainrule.train import Callback, fit, load_run
 
-
-@pytest.fixture(autouse=True)
-def ctrl_c_as_usual():
-    """A shell lets programs in its background ignore Ctrl-C, and the tests too if they run there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("ctrl_c_as_usual")
 
 
 def rows(count=70):

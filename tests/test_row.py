@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+import chainrule as cr
+from chainrule import nn
 from chainrule.cli import main
 
 pandas = pytest.importorskip("pandas")
@@ -182,6 +184,26 @@ def test_what_cannot_be_explained(runs, tmp_path, capsys):
     assert code == 2 and "--data is for a run of a table" in err
     code, _, err = command(capsys, "explain", tmp_path, "--row", 1)
     assert code == 2 and "a run directory with run.json is needed" in err
+
+
+def test_a_model_of_fit_is_answered_with_python(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = np.ones((20, 1), np.float32)
+    cr.fit(nn.Linear(1, 1), (x, x), loss="mse", epochs=1, folder="runs/line", progress=False)
+    for arguments in (
+        ["explain", "runs/line"],
+        ["explain", "runs/line", "--row", 1],
+        ["predict", "runs/line", "x.csv"],
+    ):
+        code, _, err = command(capsys, *arguments)
+        assert code == 2 and "got 'runs/line', a model that cr.fit trained" in err
+        assert "cr.load_run('runs/line', model) predicts" in err
+    code, _, err = command(capsys, "explain", "runs/none")
+    assert (
+        code == 2 and "a run directory with run.json is needed; got 'runs/none', which does not exist" in err
+    )
+    code, _, err = command(capsys, "explain", "elsewhere/none")
+    assert code == 2 and "every name needs a value" in err, "no folder of that name: a formula"
 
 
 def test_the_table_of_a_run_is_found_and_checked(tmp_path, capsys, monkeypatch):

@@ -11,17 +11,9 @@ import chainrule as cr
 from chainrule import functional as F
 from chainrule import nn, optim
 
+pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
+
 STEPS, BATCH, LENGTH, TOKENS, WIDTH = 50, 3, 6, 7, 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    """Tiny operations gain nothing from PyTorch's threads, which wait for each other on a busy machine."""
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Predictor(nn.Module):

@@ -98,7 +98,9 @@ def test_windows_are_not_drawn_at_random():
     with pytest.raises(ArgumentError, match=r"rows drawn at random would leak; got SeriesWindows. Write"):
         train_test_split(windows)
     some = windows.subset(np.arange(0, 90, 3))
-    with pytest.raises(ArgumentError, match="the whole is split, by its order; got a subset of SeriesWindows"):
+    with pytest.raises(
+        ArgumentError, match="the whole is split, by its order; got a subset of SeriesWindows"
+    ):
         some.split(0.2)
     with pytest.raises(ArgumentError, match="or validation=None"):
         cr.fit(nn.Linear(1, 1), some)
@@ -127,6 +129,8 @@ def test_scaling_and_back():
         np.testing.assert_allclose(
             scaling.unscale(cr.tensor(scaled[None, :, chosen])), values[None, :, chosen]
         )
+    assert repr(standard).startswith("Scaling(3 columns: (x - 4) / 2.94392, (x - 5) / 1, ")
+    assert repr(Scaling.fit([1.0, 3.0])) == "Scaling(1 column: (x - 2) / 1)"
     constant = Scaling.fit(np.full(10, 0.1))
     assert constant.factor == 1
     np.testing.assert_allclose(Scaling.fit([1.0, 2.0, 3.0]).scale([2.0]), [0])

@@ -101,6 +101,52 @@ def test_a_number_is_formatted_as_numbers_are():
         f"{cr.ones(2):.3f}"
 
 
+def test_options_of_other_compilers_and_loops_are_answered():
+    with pytest.raises(cr.ArgumentError, match=r"compile takes .*got mode='max-autotune'\. Leave it out"):
+        cr.compile(lambda x: x, mode="max-autotune")
+    with pytest.raises(cr.ArgumentError, match=r"scan takes .*got unroll=4\. Leave it out.*test_stranger.py"):
+        cr.scan(lambda carry, x: (carry, x), cr.ones(2), cr.ones((3, 2)), unroll=4)
+
+
+def test_a_draw_from_softmax_is_the_one_of_the_advice():
+    cr.manual_seed(0)
+    logits = cr.log(cr.tensor([0.1, 0.6, 0.3])) + cr.zeros((4000, 1))
+    drawn = cr.argmax(logits - cr.log(-cr.log(cr.rand(logits.shape))), axis=-1).numpy()  # elsewhere.ADVICE
+    assert abs(np.bincount(drawn, minlength=3) / 4000 - [0.1, 0.6, 0.3]).max() < 0.03
+    with pytest.raises(cr.MissingNameError, match=r"cr.rand\(logits.shape\).*a draw from softmax"):
+        cr.multinomial(logits, 1)
+
+
+def test_what_gives_its_state_too_is_no_tensor():
+    class Reader(nn.Module):
+        def __init__(self):
+            self.rnn, self.out = nn.GRU(3, 4), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.out(self.rnn(x))
+
+    words = r"one tensor is needed in Reader/out; got a tuple of float32\(5, 2, 4\) and float32\(1, 2, 4\)\. Recurrent"
+    for context in (cr.enable_grad, cr.no_grad):
+        with context(), pytest.raises(cr.DtypeError, match=words + ".*output, _ = layer.*test_stranger.py"):
+            Reader()(cr.ones((5, 2, 3)))
+    with pytest.raises(
+        cr.DtypeError, match=r"in Sequential/1; got a tuple of float32\(5, 2, 4\) and a tuple"
+    ):
+        nn.Sequential(nn.LSTM(3, 4), nn.Linear(4, 1))(cr.ones((5, 2, 3)))
+
+
+def test_numbers_asked_for_inside_a_compiled_step_are_told_as_such():
+    with pytest.raises(
+        cr.ArgumentError, match=r"got requires_grad=True\. Call \.requires_grad_\(\) on the result"
+    ):
+        cr.ones(2, requires_grad=True)
+    weight = cr.ones(2).requires_grad_()
+    with pytest.raises(
+        cr.TraceError, match=r"inside cr.compile a tensor has no numbers yet.*test_stranger.py"
+    ):
+        cr.compile(lambda x: (weight * x).numpy())(cr.ones(2))
+
+
 def test_fit_says_that_the_data_are_a_pair():
     with pytest.raises(cr.ArgumentError, match=re.escape("fit(model, (X, y), …)")):
         cr.fit(nn.Linear(1, 1), [[1.0]], [1.0])

@@ -88,6 +88,15 @@ def test_class_weights_give_the_update_of_pytorch():
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
 
 
+def test_weights_of_rows_and_of_classes_multiply():
+    x, y = rows()
+    weights = np.linspace(0.5, 2, 70)
+    both, _ = trained((x, y), batch_size=70, sample_weight=weights, class_weight={1: 4.0})
+    product, _ = trained((x, y), batch_size=70, sample_weight=weights * np.where(y == 1, 4.0, 1.0))
+    np.testing.assert_array_equal(both, product)
+    assert not np.allclose(both, trained((x, y), batch_size=70, sample_weight=weights)[0])
+
+
 def test_a_weight_of_zero_leaves_a_row_out_and_metrics_count_every_row():
     x, y = rows()
     kept = np.arange(70) < 50

@@ -15,6 +15,8 @@ from chainrule.optim import lr_scheduler
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
+
 INPUTS, HIDDEN, CLASSES, ROWS, BATCH, STEPS = 7, 11, 5, 31, 13, 200
 
 OPTIMIZERS = [
@@ -37,15 +39,6 @@ BIASES_BEFORE_A_NORMALIZATION = {"batch normalization": {"0.bias"}}
 
 each_optimizer = pytest.mark.parametrize("name,options", OPTIMIZERS, ids=lambda one: str(one))
 each_network = pytest.mark.parametrize("network", NETWORKS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny operations gain nothing from PyTorch's threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(library, network):

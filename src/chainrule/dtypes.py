@@ -51,6 +51,11 @@ def as_dtype(dtype: DTypeLike) -> Dtype:
     return result
 
 
+def dtype_or_default(dtype: DTypeLike | None) -> Dtype:
+    """The dtype asked for, or float32 where none is."""
+    return DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+
+
 def is_float(dtype: Dtype) -> bool:
     """True for float32 and float64: the types that have gradients."""
     return dtype.kind == "f"

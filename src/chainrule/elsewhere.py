@@ -41,6 +41,9 @@ ADVICE = {
     "float": _DTYPE, "double": _DTYPE, "long": _DTYPE, "int": _DTYPE, "half": _DTYPE, "float16": _DTYPE,
     "bfloat16": _DTYPE, "dtype": _DTYPE, "device": _CPU, "cuda": _CPU, "autograd": "cr.grad, cr.vjp or backward()",
     "inference_mode": "cr.no_grad()", "set_grad_enabled": "cr.no_grad() or cr.enable_grad()", "jit": "cr.compile",
+    "topk": "cr.argsort(x, axis=…, descending=True)[..., :k]",
+    "multinomial": "cr.argmax(logits - cr.log(-cr.log(cr.rand(logits.shape))), axis=-1): a draw from softmax(logits)",
+    "autocast": "nothing: everything is computed in the dtype of its operands",
     "F": "cr.functional", "utils": "nothing: arrays are enough for cr.fit",
 }  # fmt: skip
 
@@ -102,6 +105,7 @@ KEYWORDS: Mapping[str, Keyword] = {
     "norm_type": Keyword("It belongs to max_norm, which is not offered: leave it out", (2, 2.0)),
     "process_group": Keyword("There is one process: leave it out", (None,)),
     "num_workers": Keyword("Batches are cut from arrays in memory: leave it out", (0,)),
+    "requires_grad": Keyword("Call .requires_grad_() on the result", (None, False)),
     "retain_graph": Keyword("A graph lives as long as somebody holds it: leave it out", (None, True, False)),
     "dim": Keyword("Use axis=…"),
     "keepdim": Keyword("Use keepdims=…"),

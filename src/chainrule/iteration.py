@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import autodiff, ops, scans
+from .elsewhere import checked
 from .errors import (
     ArgumentError,
     BoundsError,
@@ -35,6 +36,7 @@ from .tensor import manipulation as shape_functions
 _PRODUCT: ops.Op = ops.matmul
 
 
+@checked({"unroll": "Leave it out: a compiled loop is native code", "_split_transpose": "Leave it out"})
 def scan(
     f: Callable[[Any, Any], tuple[Any, Any]],
     init: Any,
@@ -70,7 +72,7 @@ def scan(
         if every < 1:
             raise ArgumentError(f"scan needs checkpoint_every of at least 1; got {every}")
         if every < steps and state.grad_enabled:
-            return _in_stretches(f, init, given, steps, reverse, every)
+            return _in_stretches(f, given, steps, reverse, every)
     return _run(f, given, steps, reverse, forgetful=False)
 
 
@@ -155,7 +157,7 @@ def _forgetful(body: Graph) -> Graph:
 
 
 def _in_stretches(
-    f: Callable[..., Any], init: Any, given: _Given, steps: int, reverse: bool, every: int
+    f: Callable[..., Any], given: _Given, steps: int, reverse: bool, every: int
 ) -> tuple[Any, Any]:
     """A scan over stretches of `every` steps, each a scan that is computed again; what is left over comes last."""
     count, left = divmod(steps, every)

@@ -367,13 +367,31 @@ class _Deriving:
         products: dict[int, list[Product]],
         kept: list[Node],
     ) -> Backward:
-        """The closed graph: forward values that it reads become inputs, cheap ones are computed again."""
-        count = self.carries + self.stacked
-        given = {*seeds, *starts}
+        """The closed graph, and what it needs of the forward run."""
+        before = set(self.forward)
+        done, stacks, invariants = self._copied(outputs, {*seeds, *starts}, before)
+        live = len(self.live)
+        inputs = (*seeds[:live], *starts, *seeds[live:], *stacks.values(), *invariants.values())
+        sides = [one for group in products.values() for found in group for one in (found.left, found.right)]
+        needed = dict.fromkeys([*stacks, *(one for one in sides if one is not None and one in before)])
+        entries = set(self.body.inputs[self.carries : self.carries + self.stacked])
+        return Backward(
+            self.live,
+            Graph(f"{self.body.name} backwards", inputs, tuple(done[node] for node in outputs)),
+            self.entries, added, products, list(stacks), list(invariants), kept,
+            [node for node in needed if node not in entries],
+        )  # fmt: skip
+
+    def _copied(
+        self, outputs: list[Node], given: set[Node], before: set[Node]
+    ) -> tuple[dict[Node, Node], dict[Node, Node], dict[Node, Node]]:
+        """Copies of all nodes: forward values that are read become inputs, cheap ones are computed again.
+
+        The copies; the inputs for what each step has stacked; those for what is the same at every step.
+        """
         stacks: dict[Node, Node] = {}
         invariants: dict[Node, Node] = {}
-        shared = set(self.body.inputs[count:])
-        before = set(self.forward)
+        shared = set(self.body.inputs[self.carries + self.stacked :])
 
         def reads(node: Node) -> bool:
             """Whether a value of the forward run is read; one of several results counts, not all of them together."""
@@ -399,17 +417,7 @@ class _Deriving:
                 done[node] = remake(node, tuple(done[operand] for operand in node.inputs))
             else:
                 done[node] = node
-        live = len(self.live)
-        inputs = (*seeds[:live], *starts, *seeds[live:], *stacks.values(), *invariants.values())
-        sides = [one for group in products.values() for found in group for one in (found.left, found.right)]
-        needed = dict.fromkeys([*stacks, *(one for one in sides if one is not None and one in before)])
-        entries = set(self.body.inputs[self.carries : count])
-        return Backward(
-            self.live,
-            Graph(f"{self.body.name} backwards", inputs, tuple(done[node] for node in outputs)),
-            self.entries, added, products, list(stacks), list(invariants), kept,
-            [node for node in needed if node not in entries],
-        )  # fmt: skip
+        return done, stacks, invariants
 
 
 def _unfold(node: Node) -> tuple[tuple[Node, ...], Node]:

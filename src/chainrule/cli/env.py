@@ -43,17 +43,18 @@ def gather() -> dict[str, object]:
     """Versions by name; None for what is not installed."""
     names = [*_REQUIRED, *(one for group in _EXTRAS.values() for one in group)]
     return {
-        "chainrule": _version("chainrule"),
+        "chainrule": version_of("chainrule"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
         "threads": usable_cpus(),
-        "packages": {name: _version(name) for name in names},
-        "extras": {extra: all(_version(one) for one in group) for extra, group in _EXTRAS.items()},
+        "packages": {name: version_of(name) for name in names},
+        "extras": {extra: all(version_of(one) for one in group) for extra, group in _EXTRAS.items()},
     }
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """The installed version of a package, or None."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

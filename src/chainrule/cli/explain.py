@@ -12,6 +12,7 @@ import argparse
 import os
 
 from ..explain.expression import FUNCTIONS
+from ..train.predictor import load_predictor
 from ..train.run import RECORD
 from . import readable
 from .formula import LOSSES, explain_formula
@@ -51,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in (*_OF_FORMULAS, *_OF_RUNS)}
     found = arguments.expression.strip()
     if arguments.row is None:
-        if os.path.isfile(os.path.join(found, RECORD)):
+        if os.path.isfile(os.path.join(found, RECORD)) or (not arguments.values and _is_place(found)):
+            load_predictor(found)  # what is no run of a table has no rows either
             raise UsageError("row_needed", run=readable(found))
         for name in _OF_RUNS:
             if given[name] is not None:
@@ -63,3 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.values:
         raise UsageError("superfluous", argument=readable(arguments.values[0]), prog="chainrule explain")
     return explain_run(arguments, found)
+
+
+def _is_place(text: str) -> bool:
+    """Is it a folder, or a name in one? `runs/iris` is a formula too, but one whose names have values."""
+    return os.path.isdir(text) or (os.sep in text and os.path.isdir(os.path.dirname(text)))

@@ -229,7 +229,7 @@ def _sections(problem: Problem, story: Story, arguments: argparse.Namespace, lan
     if arguments.check_steps:
         sections.append(_steps(problem, story, language))
     if arguments.blame is not None:
-        sections.append(_blame(problem, story, arguments.blame, language))
+        sections.append(_blame(story, arguments.blame, language))
     remarks = _remarks(problem, story, language)
     if remarks:
         lines = ["", sentence("explain.remarks", language), *(f"  {remark}" for remark in remarks)]
@@ -382,7 +382,7 @@ def _steps(problem: Problem, story: Story, language: str) -> Section:
 # ---------------------------------------------------------------------------------------------- remarks
 
 
-def _blame(problem: Problem, story: Story, error: float, language: str) -> Section:
+def _blame(story: Story, error: float, language: str) -> Section:
     """Proportional blame beside the gradient, for the terms of the last sum."""
     terms = _terms(story)
     values = [float(step.value) for step in terms if step.value is not None]

@@ -58,7 +58,7 @@ class Order:
 def run(arguments: argparse.Namespace) -> int:
     """Train, print and save; 0 when done, 1 where nothing beats the baseline, 130 after an early Ctrl-C."""
     chosen = gather(arguments)
-    order = _order(arguments, chosen) if arguments.resume is None else _resumed(arguments, chosen)
+    order = _order(chosen) if arguments.resume is None else _resumed(arguments, chosen)
     code, _ = train_and_save(order, arguments)
     if code != INTERRUPTED:
         report = Report(arguments.lang, silent=arguments.json)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _order(arguments: argparse.Namespace, chosen: Chosen) -> Order:
+def _order(chosen: Chosen) -> Order:
     """A new training, as the settings say."""
     path = chosen["data.table"]
     if path is None:

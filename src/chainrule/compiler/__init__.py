@@ -7,6 +7,7 @@ lowerings; knows nothing of tensors, modules or how a step is called.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import sys
 import threading
@@ -14,15 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..config import config
-from ..errors import ArgumentError
+from ..errors import ArgumentError, CompileError
 from ..graph import Graph, verify
 from .commit import order_commit
 from .fuse import Decision, Fusion, Group, fuse
+from .known import Known, name_of, recall, remember
 from .layout import layout
 from .loops import Loops, buffers_of
 from .loops import verify as verify_loops
 from .lower import lower
-from .machine import Native, available, native, registers
+from .machine import Native, available, key_of, native, registers
 from .merge import merge
 from .module import Emitted, emit, libraries
 from .orders import orders
@@ -46,30 +48,72 @@ __all__ = [
 
 @dataclass(eq=False)
 class Compilation:
-    """One graph and all that was made of it."""
+    """One graph and all that was made of it.
+
+    `known`: what was kept of an equal plan; then loops and module are written only if somebody looks at them.
+    """
 
     graph: Graph
     simplified: Graph
     laid_out: Graph
     fusion: Fusion
     plan: Plan
-    loops: Loops
-    emitted: Emitted
     registers: Registers
-    sharing: bool = True
+    skipped: frozenset[str] = frozenset()
+    name: str | None = None
+    known: Known | None = None
+
+    @functools.cached_property
+    def _written(self) -> tuple[Loops, Emitted]:
+        loops = lower(self.plan)
+        loops = verify_loops(loops if "merge" in self.skipped else merge(loops))
+        _dump("lower", loops)
+        arrange(self.plan, [buffers_of(nest) for nest in loops.nests], sharing="arena" not in self.skipped)
+        _dump("plan", self.plan)
+        emitted = emit(loops, self.plan, self.registers, sharing=self.sharing)
+        _dump("llvm", emitted.text)
+        if self.known is not None and self.known.entry != emitted.entry:
+            raise CompileError(
+                f"{self.graph.name} runs machine code that was kept under {self.known.entry}; the compiler now "
+                f"writes {emitted.entry}. Set CHAINRULE_CACHE=0, and please report this"
+            )
+        return loops, emitted
+
+    @property
+    def sharing(self) -> bool:
+        """Whether threads may share the work."""
+        return "threads" not in self.skipped
+
+    @property
+    def loops(self) -> Loops:
+        """The nests, in order."""
+        return self._written[0]
+
+    @property
+    def emitted(self) -> Emitted:
+        """The module."""
+        return self._written[1]
+
+    @property
+    def segments(self) -> int:
+        """How many segments the code has: one, and one more for each call of NumPy."""
+        return 1 if self.known is not None else self.emitted.segments
+
+    @property
+    def needs(self) -> Known:
+        """What a call has to know of the module."""
+        if self.known is not None:
+            return self.known
+        one = self.emitted
+        code = key_of(one.text) if available() else ""
+        used = tuple(sorted(libraries(self.loops, one)))
+        return Known(one.entry, code, self.plan.arena, one.scratch, one.shares, used)
 
     @property
     def stages(self) -> dict[str, str]:
         """Every stage as text, in order."""
-        products = (
-            self.graph,
-            self.simplified,
-            self.laid_out,
-            self.fusion,
-            self.loops,
-            self.plan,
-            self.emitted.text,
-        )
+        graphs = (self.graph, self.simplified, self.laid_out, self.fusion)
+        products = (*graphs, self.loops, self.plan, self.emitted.text)
         return {name: str(product) for name, product in zip(STAGES, products)}
 
     def one_by_one(self) -> Emitted:
@@ -77,8 +121,12 @@ class Compilation:
         return emit(self.loops, self.plan, self.registers, True, self.sharing)
 
     def native(self) -> tuple[Native, bool]:
-        """The machine code, and whether it had to be made just now."""
-        return native(self.emitted.text, self.emitted.entry, libraries(self.loops, self.emitted))
+        """The machine code, and whether it had to be made or loaded just now."""
+        needs = self.needs
+        found = native(lambda: self.emitted.text, needs.entry, needs.libraries, needs.code)
+        if self.known is None and self.name is not None:
+            remember(self.name, needs)
+        return found
 
 
 def compile_graph(graph: Graph, machine: Registers | None = None) -> Compilation:
@@ -121,16 +169,15 @@ def _compile_graph(graph: Graph, machine: Registers | None) -> Compilation:
     fusion = fusion if "commit" in skipped else order_commit(fusion)
     _dump("fuse", fusion)
     planned = plan(fusion)
-    loops = lower(planned)
-    loops = verify_loops(loops if "merge" in skipped else merge(loops))
-    _dump("lower", loops)
-    arrange(planned, [buffers_of(nest) for nest in loops.nests], sharing="arena" not in skipped)
-    _dump("plan", planned)
     machine = machine or registers()
-    sharing = "threads" not in skipped
-    emitted = emit(loops, planned, machine, sharing=sharing)
-    _dump("llvm", emitted.text)
-    return Compilation(graph, simplified, laid_out, fusion, planned, loops, emitted, machine, sharing)
+    name = name_of(planned, machine) if available() else None
+    known = None if name is None else recall(name)
+    found = Compilation(graph, simplified, laid_out, fusion, planned, machine, skipped, name, known)
+    if known is None:
+        found.emitted  # noqa: B018 - faults come up now
+    else:
+        planned.arena = known.arena
+    return found
 
 
 def _skipped() -> frozenset[str]:

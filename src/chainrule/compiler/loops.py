@@ -379,6 +379,8 @@ def _verify(body: list[Statement], values: set[Any], variables: set[Variable], t
                 _need(operand, known, title)
             if statement.opcode == "load":
                 _verify_index(statement.detail[0], statement.detail[1], known, inside, title)
+            elif statement.opcode == "number":
+                _verify_atoms(statement.detail, known, inside, title)
             known.add(statement)
 
 
@@ -390,12 +392,16 @@ def _need(value: Value | Accumulator, known: set[Any], title: str) -> None:
 def _verify_index(
     buffer: Buffer, index: Index, known: set[Any], variables: set[Variable], title: str
 ) -> None:
+    _verify_atoms(index, known, variables, title)
+    if index.low < 0 or index.high >= buffer.size:
+        raise GraphError(
+            f"{title}: {buffer.name}[{index}] reaches from {index.low} to {index.high} of {buffer.size} elements"
+        )
+
+
+def _verify_atoms(index: Index, known: set[Any], variables: set[Variable], title: str) -> None:
     for atom in index.atoms():
         if isinstance(atom, Variable) and atom not in variables:
             raise GraphError(f"{title}: {atom} is used outside its loop")
         if isinstance(atom, Dynamic):
             _need(atom.value, known, title)
-    if index.low < 0 or index.high >= buffer.size:
-        raise GraphError(
-            f"{title}: {buffer.name}[{index}] reaches from {index.low} to {index.high} of {buffer.size} elements"
-        )

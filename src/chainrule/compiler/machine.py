@@ -14,7 +14,7 @@ import importlib.util
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import CompileError
@@ -49,17 +49,24 @@ def _binding() -> Any:
 
 
 class Native:
-    """Machine code of one module. Lives as long as this object is held."""
+    """Machine code of one module. Lives as long as this object is held.
 
-    def __init__(self, text: str, entry: str, libraries: Iterable[str]) -> None:
+    text: LLVM's textual IR, or what writes it where code is not on the disk under the name `key`.
+    """
+
+    def __init__(
+        self, text: str | Callable[[], str], entry: str, libraries: Iterable[str], key: str | None = None
+    ) -> None:
         binding = _binding()
         _resolve(libraries)
-        self.text, self.entry = text, entry
-        key = cache.key_of(text, *_processor(), binding.llvm_version_info.__repr__(), str(_SPEED_LEVEL))
-        code = cache.load(key)
+        self.entry = entry
+        code = None if key is None else cache.load(key)
         if code is None:
-            code = _compiled(text)
-            cache.store(key, code)
+            text = text if isinstance(text, str) else text()
+            code = cache.load(key := key_of(text))
+            if code is None:
+                code = _compiled(text)
+                cache.store(key, code)
         # An empty module: the code is there already. The engine owns it and the target machine.
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
         self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
@@ -73,6 +80,16 @@ class Native:
         if not address:
             raise CompileError(f"LLVM made no code for {name}. Please report this")
         return ctypes.CFUNCTYPE(result, *parameters)(address)
+
+
+def target() -> tuple[str, ...]:
+    """Whatever machine code depends on beside its text: processor, version of LLVM, effort."""
+    return (*_processor(), repr(_binding().llvm_version_info), str(_SPEED_LEVEL))
+
+
+def key_of(text: str) -> str:
+    """Under which name the machine code of a module is kept on the disk."""
+    return cache.key_of(text, *target())
 
 
 def _compiled(text: str) -> bytes:
@@ -144,13 +161,15 @@ def _target_machine() -> Any:
 _natives: weakref.WeakValueDictionary[str, Native] = weakref.WeakValueDictionary()
 
 
-def native(text: str, entry: str, libraries: Iterable[str]) -> tuple[Native, bool]:
+def native(
+    text: str | Callable[[], str], entry: str, libraries: Iterable[str], key: str | None = None
+) -> tuple[Native, bool]:
     """The machine code of a module, and whether it had to be made: equal modules are compiled once."""
     with _lock:
         known = _natives.get(entry)
         if known is not None:
             return known, False
-        made = Native(text, entry, libraries)
+        made = Native(text, entry, libraries, key)
         _natives[entry] = made
         return made, True
 

@@ -41,9 +41,9 @@ class _Taken:
         #: What is worth being read once for both.
         self.long = {buffer for buffer in self.reads | self.writes if buffer.size >= extent}
         self.accesses = [] if self.flat is None else list(_accesses(self.flat))
-        self.follows_memory = any(
-            isinstance(atom, Dynamic) for _, index in self.accesses for atom in index.atoms()
-        )
+        places = [index for _, index in self.accesses]
+        places += [] if self.flat is None else _numbers(self.flat)
+        self.follows_memory = any(isinstance(atom, Dynamic) for index in places for atom in index.atoms())
 
 
 class _Merger:
@@ -134,6 +134,11 @@ def _accesses(loop: For) -> Iterator[tuple[Buffer, Index]]:
             yield one.buffer, one.index
         elif isinstance(one, Value) and one.opcode == "load":
             yield one.detail
+
+
+def _numbers(loop: For) -> list[Index]:
+    """Positions that are used as numbers, to see whether they lie in some stretch."""
+    return [one.detail for one in loop.body if isinstance(one, Value) and one.opcode == "number"]
 
 
 def _touched(nest: Nest) -> tuple[set[Buffer], set[Buffer]]:

@@ -132,12 +132,12 @@ class NestWriter(Builder):
         return self.memo[key]
 
     def _element(self, node: Node, where: tuple[Index, ...]) -> Value:
+        if not elements(node):  # around it something may be: the zeros of a pad, the other part of a concat
+            return self.literal(0, node.dtype)
         number = uniform(node) if self.plan.fusion.stored(node) else None
         if number is not None:
             return self.literal(number, node.dtype)
         if self.plan.fusion.stored(node):
-            if not elements(node):
-                return self.literal(0, node.dtype)
             return self.load(self.plan.buffers[node], self.offset(where, self.plan.buffers[node]))
         return self.compute(node, where)
 

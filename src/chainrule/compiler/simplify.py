@@ -212,6 +212,7 @@ def _key(node: Node) -> Any:
     value = node._value
     if node.operation is CONSTANT and isinstance(value, np.ndarray):
         if value.size > _SMALL:
-            return CONSTANT, id(value)  # one array is one constant, wherever it is used: the first node holds it
+            # One array is one constant, wherever it is used: the first node holds it.
+            return CONSTANT, id(value)
         return CONSTANT, value.dtype, value.shape, value.tobytes()
     return None

@@ -1,4 +1,8 @@
-"""Data for training: batches (`DataLoader`), images, text, series, and tables from files (`tabular` is their door)."""
+"""Data for training: batches (`DataLoader`), images, text, series, and tables from files (`tabular` is their door).
+
+What a row or batch is follows from the data, the seed and the number of the epoch: nothing else is remembered.
+Knows arrays and files; knows nothing of models, losses and training.
+"""
 
 from typing import NoReturn
 

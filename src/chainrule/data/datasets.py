@@ -110,7 +110,16 @@ class Dataset(abc.ABC):
 
 
 class Subset(Dataset):
-    """Some rows of a data set; torch.utils.data.Subset."""
+    """Some rows of a data set, by their positions or a mask of bools; torch.utils.data.Subset.
+
+    Raises ArgumentError for what is no positions, DataError for a position that the data set lacks.
+
+    >>> import chainrule as cr
+    >>> words = cr.data.SequenceDataset([[1, 2], [3], [4, 5, 6]], [0, 1, 0])
+    >>> some = cr.data.Subset(words, [0, 2])
+    >>> len(some), some.targets.tolist()
+    (2, [0, 0])
+    """
 
     def __init__(self, dataset: Dataset, rows: Any) -> None:
         self.dataset = dataset

@@ -92,6 +92,14 @@ def load_image(path: Path, *, mode: str = "RGB", resize: int | Sequence[int] | N
     mode: "RGB", or "L" for grey. resize: (height, width); or one number: the shorter side gets it, and the middle of
     the longer one is kept, so that nothing is stretched. A photograph is turned as its camera noted.
     Raises DataError, which names the file, for one that is no image, or is damaged.
+
+    >>> import tempfile, chainrule as cr
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (6, 4), "red").save(f"{folder}/a.png")
+    ...     pixels = cr.data.load_image(f"{folder}/a.png")
+    >>> pixels.shape, pixels[:, 0, 0].tolist()
+    ((3, 4, 6), [1.0, 0.0, 0.0])
     """
     return _read(os.fspath(path), _checked_mode(mode), _checked_size(resize))
 
@@ -157,6 +165,17 @@ class ImageFolder(Dataset):
     classes: names of folders; by default all of them in alphabetical order.
     Has `classes`, `class_to_idx`, `samples` [(path, class)] and `targets`. Raises DataError where there are no images,
     or where their sizes differ.
+
+    >>> import os, tempfile, chainrule as cr
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("rose", "tulip"):
+    ...         os.mkdir(f"{root}/{name}")
+    ...         Image.new("RGB", (8, 8), "red").save(f"{root}/{name}/1.png")
+    ...     flowers = cr.data.ImageFolder(root, resize=4)
+    ...     image, label = flowers[1]
+    >>> flowers.classes, image.shape, label
+    (['rose', 'tulip'], (3, 4, 4), 1)
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import cells as read
 from .cells import Cell
 from .facts import Fact, fact, fault, quoted
-from .schema import Column, Schema, Target, columns_of, labels_of
+from .schema import Schema, Target, columns_of, labels_of
 
 if TYPE_CHECKING:
     import pandas
@@ -52,7 +52,7 @@ def find_leaks(frame: pandas.DataFrame, schema: Schema) -> list[Fact]:
         own, own_numbers = labels_of(style, cells, column.name, rows)
         if _equal(labels, own, known):
             raise fault("leak_copy", column=quoted(column.name), target=quoted(target.name), name=column.name)
-        key = _close_copy(target, column, (labels, numbers), (own, own_numbers), known)
+        key = _close_copy(target, (labels, numbers), (own, own_numbers), known)
         if key is not None:
             found.append(fact(key, column=quoted(column.name), target=quoted(target.name), name=column.name))
     return found
@@ -65,9 +65,7 @@ def _equal(labels: Sequence[Cell], own: Sequence[Cell], known: NDArray[np.bool_]
     return all(label == other for label, other, there in zip(labels, own, known) if there)
 
 
-def _close_copy(
-    target: Target, column: Column, labels: Values, own: Values, known: NDArray[np.bool_]
-) -> str | None:
+def _close_copy(target: Target, labels: Values, own: Values, known: NDArray[np.bool_]) -> str | None:
     """The key of what to say of a column that is no identical copy; None for nothing."""
     if known.sum() < _FEWEST_TOLD:
         return None

@@ -22,7 +22,13 @@ _SIDES = ("post", "pre")
 
 
 class Padded(NamedTuple):
-    """Sequences in one array: values (N, length, …), and how long each was, int64 (N,)."""
+    """Sequences in one array: values (N, length, …), and how long each was, int64 (N,).
+
+    >>> import chainrule as cr
+    >>> values, lengths = cr.data.pad_sequences([[1, 2, 3], [4]])
+    >>> values.shape, lengths.tolist()
+    ((2, 3), [3, 1])
+    """
 
     values: Array
     lengths: NDArray[np.int64]

@@ -23,6 +23,9 @@ Windows = NDArray[np.float32]
 
 SCALINGS = ("standard", "minmax")
 
+# Columns that a scaling shows.
+_SHOWN = 3
+
 
 class Scaling:
     """Columns moved and scaled to about −1 … 1, and back; a run directory keeps it with the weights.
@@ -61,6 +64,12 @@ class Scaling:
         # What rounding leaves of a constant column is no scale.
         flat = factor <= 1e-12 * np.abs(values).max(axis=0)
         return cls(offset, np.where(flat, 1.0, factor), target)
+
+    def __repr__(self) -> str:
+        columns = "1 column" if len(self.offset) == 1 else f"{len(self.offset)} columns"
+        numbers = ", ".join(f"(x - {a:g}) / {b:g}" for a, b in zip(self.offset[:_SHOWN], self.factor))
+        more = ", …" if len(self.offset) > _SHOWN else ""
+        return f"Scaling({columns}: {numbers}{more})"
 
     def scale(self, values: Any) -> Numbers:
         """Values (steps, columns), or (steps,) of one column, as the network sees them."""

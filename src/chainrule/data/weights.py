@@ -1,4 +1,4 @@
-"""How much each row counts: sample weights and class weights as one number for each row.
+"""How much each row counts: weights of rows, and weights of classes.
 
 Names and numbers are scikit-learn's. Knows nothing of losses and of training.
 """
@@ -87,32 +87,3 @@ def _weight(value: Any, key: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
         raise ArgumentError(f"class_weight needs finite weights from 0; got {value!r} for class {key}")
     return float(value)
-
-
-def row_weights(
-    labels: Any, rows: int, sample_weight: Any = None, class_weight: Any = None, classes: int | None = None
-) -> Weights | None:
-    """Sample weight times class weight of each row, float64 (rows,); None where neither is given.
-
-    labels: one class (whole number from 0) for each row, needed for class weights.
-
-    >>> row_weights(np.array([0, 1]), 2, sample_weight=[1.0, 2.0], class_weight={1: 3.0}).tolist()
-    [1.0, 6.0]
-    """
-    found = None if sample_weight is None else as_sample_weight(sample_weight, rows)
-    if class_weight is None:
-        return found
-    known = np.asarray(labels)
-    if known.size != rows or (known.dtype.kind == "f" and (known != np.floor(known)).any()):
-        raise ArgumentError(
-            f"class_weight needs one class for each row; got targets of {known.dtype.name} {known.shape}. Use "
-            "sample_weight for anything else"
-        )
-    known = known.reshape(-1).astype(np.int64)
-    chosen: Weights = class_weights(class_weight, known, classes)[known]
-    result: Weights = chosen if found is None else found * chosen
-    if not result.any():
-        raise DataError(
-            "weights need a row with a weight above 0; got 0 in all rows. Nothing could be learnt"
-        )
-    return result

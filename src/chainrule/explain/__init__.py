@@ -1,4 +1,7 @@
-"""The explainer: the story of a tensor, every value and gradient with its reason, as text, JSON and a page."""
+"""The explainer: the story of a tensor, every value and gradient with its reason, as text, JSON and a page.
+
+Knows graphs, their values and the contributions that the calculus notes; hooks into nothing, least of all the compiler.
+"""
 
 from .story import Edge, Step, Story, explain
 

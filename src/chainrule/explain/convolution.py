@@ -92,7 +92,7 @@ class Convolution(Section):
         ]
         if self.heard:
             x = self.names["x"]
-            found += [sentence("convolution.heard", language, x=x, root=root), self._heard(language)]
+            found += [sentence("convolution.heard", language, x=x, root=root), self._heard()]
         return found
 
     def _windows(self, language: str) -> Table:
@@ -109,7 +109,8 @@ class Convolution(Section):
         rows = [
             [
                 _place(one.place), show(one.window, 0, language) if large else brief(one.window, LISTED),
-                digits(one.arriving), brief(one.share, LISTED), norm(one.share),
+                digits(one.arriving), show(one.share, 0, language) if large else brief(one.share, LISTED),
+                norm(one.share),
             ]
             for one in self.visits
         ]  # fmt: skip
@@ -119,7 +120,7 @@ class Convolution(Section):
         rows.append([sentence("time.sum", language), "", "", brief(self.total, LISTED_SUM), norm(self.total)])
         return Table(heads, rows, total=True)
 
-    def _heard(self, language: str) -> Table:
+    def _heard(self) -> Table:
         x, root, w, out = (self.names[key] for key in ("x", "root", "w", "out"))
         heads = [x, f"{w} × ∂{root}/∂{out}", f"= ∂{root}/∂{x}"]
         rows = [

@@ -186,8 +186,7 @@ def calls(order: Sequence[Node]) -> list[Call]:
     for node in order:
         if node.inputs and (scope := _call_of(node)) is not None:
             members.setdefault(scope, []).append(node)
-    used_outside = {operand: _call_of(node) for node in order for operand in node.inputs}
-    found = [_read(scope, inner, used_outside) for scope, inner in members.items()]
+    found = [_read(inner) for inner in members.values()]
     return [one for one in found if one is not None]
 
 
@@ -198,7 +197,7 @@ def _call_of(node: Node) -> Scope | None:
     return scope
 
 
-def _read(scope: Scope, inner: list[Node], readers: Mapping[Node, Scope | None]) -> Call | None:
+def _read(inner: list[Node]) -> Call | None:
     """The parts of a call by what its operations do; None where it normalizes by stored statistics."""
     members = frozenset(inner)
     first = next((node for node in inner if node.operation.name == "sum"), None)

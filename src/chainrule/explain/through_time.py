@@ -162,11 +162,12 @@ class ThroughTime(Section):
             sentence("time.adds", language, weight=weight, root=root),
             sentence(norm, language, weight=weight, root=root),
         ]  # fmt: skip
-        rows = [self._row(k, language) for k in range(len(self.moments))]
+        rows = [self._row(k) for k in range(len(self.moments))]
         left = len(rows) - _FIRST - _LAST
         if left > 1:
             middle = sentence("time.more", language, count=left)
-            rows[_FIRST:-_LAST] = [["…", middle, *("" for _ in heads[2:])]]
+            told = [f"… {middle}", ""] if self._large else ["…", middle]  # a column of nothing is left out
+            rows[_FIRST:-_LAST] = [[*told, *("" for _ in heads[2:])]]
         sums = [("time.sum", self.total)]
         if self.outside is not None:
             sums.insert(0, ("time.outside", self.outside))
@@ -175,7 +176,7 @@ class ThroughTime(Section):
             rows.append([sentence(key, language), *("" for _ in heads[3:]), brief(value, LISTED), norm])
         return Table(heads, rows, total=True)
 
-    def _row(self, k: int, language: str) -> list[str]:
+    def _row(self, k: int) -> list[str]:
         one = self.moments[k]
         before = self.moments[k - 1] if k else None
         factor = ""

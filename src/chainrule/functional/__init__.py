@@ -1,6 +1,7 @@
 """Composite functions: ordinary Python over the primitives, each call in a scope of its own.
 
 The scope is what the explainer folds. Names and defaults are PyTorch's; `dim=` is accepted beside `axis=`.
+Knows tensors and operations; holds no parameters, and knows nothing of modules, training or compilation.
 """
 
 from typing import NoReturn

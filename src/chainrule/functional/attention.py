@@ -62,7 +62,7 @@ def scaled_dot_product_attention(
     if enable_gqa:
         k, v = _for_all_heads(k, q, "key"), _for_all_heads(v, q, "value")
     masks = [] if attn_mask is None else [as_tensor(attn_mask)]
-    check_rate(_NAME, dropout_p)
+    check_rate(_NAME, dropout_p, "dropout_p")
     return attend(_NAME, q, k, v, masks, is_causal, scale, dropout_p, generator)[0]
 
 

@@ -187,14 +187,22 @@ class _Items:
                 f"{target.dtype.name} {target.shape}. Use astype(int64)"
             )
         if target.shape != self.shape:
-            one_hot = target.shape == scores.shape and self.name == "cross_entropy"
-            advice = (
-                "For one-hot rows use astype('float32')" if one_hot else f"Reshape the target to {self.shape}"
-            )
             raise ShapeError(
                 f"{self.name} needs one class for each item, shape {self.shape} for scores {scores.shape}; got "
-                f"{target.shape}. {advice}"
+                f"{target.shape}. {self._advice(scores.shape, target.shape)}"
             )
+
+    def _advice(self, scores: tuple[int, ...], target: tuple[int, ...]) -> str:
+        """How to make targets fit: one-hot rows are floats, and classes are the axis 1 of the scores."""
+        if target == scores and self.name == "cross_entropy":
+            return "For one-hot rows use astype('float32')"
+        if len(scores) > 2 and target == scores[:-1]:
+            order = (0, len(scores) - 1, *range(1, len(scores) - 1))
+            return (
+                f"Classes are the axis 1 of the scores: give cr.permute_dims(scores, {order}), or "
+                f"scores.reshape(-1, {scores[-1]}) with target.reshape(-1)"
+            )
+        return f"Reshape the target to {self.shape}"
 
     def _may_ignore(self, target: Tensor) -> bool:
         """Where the labels are known, the graph shows the mask only if an item is left out (or there is none)."""

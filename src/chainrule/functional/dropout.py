@@ -97,11 +97,13 @@ def dropped_channels(
     return _where(_kept(shape, rate, generator or default_generator), source * (1 / (1 - rate)))
 
 
-def check_rate(name: str, p: Any) -> float:
-    """A probability."""
-    rate = check_number(name, "p", p)
+def check_rate(name: str, p: Any, argument: str = "p") -> float:
+    """A probability, which the caller knows under the name `argument`."""
+    rate = check_number(name, argument, p)
     if not 0 <= rate <= 1:
-        raise ArgumentError(f"{name} needs a probability from 0 to 1 as p; got {p!r}. Change p=")
+        raise ArgumentError(
+            f"{name} needs a probability from 0 to 1 as {argument}; got {p!r}. Change {argument}="
+        )
     return rate
 
 

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype
+from ..dtypes import Dtype, dtype_or_default
 from ..errors import ArgumentError, DtypeError
 from ..graph import constant
 from ..operations import Array
@@ -30,7 +30,7 @@ def sinusoidal_positions(length: int, embed_dim: int, dtype: DTypeLike | None = 
             raise ArgumentError(
                 f"sinusoidal_positions needs a whole number from {least} as {name}; got {value!r}. Change {name}="
             )
-    wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+    wanted = dtype_or_default(dtype)
     if wanted.kind != "f":
         raise DtypeError(
             f"sinusoidal_positions are floats; got dtype {wanted.name}. Use 'float32' or 'float64'"

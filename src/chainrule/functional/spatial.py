@@ -1,6 +1,7 @@
 """What convolutions, pools and resizing share: sizes for each spatial axis, a batch of one, places around the edge.
 
 Spatial axes are the last ones: (N, C, L) or (N, C, H, W); without N it is one row or image.
+Knows neither kernels nor windows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Layers, losses and initialisers, under PyTorch's names."""
+"""Layers, losses and initialisers, under PyTorch's names.
+
+A layer holds parameters and options and checks them; what it computes is a function of `functional`.
+Knows tensors and traces; knows nothing of optimizers, of data, or of how a step becomes machine code.
+"""
 
 from typing import Any
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype
+from ..dtypes import Dtype, dtype_or_default
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..functional.attention import attend
 from ..functional.composite import composite
@@ -72,10 +72,10 @@ class MultiheadAttention(Module):
         self.head_dim = embed_dim // num_heads
         self.kdim = embed_dim if kdim is None else check_size("kdim", kdim)
         self.vdim = embed_dim if vdim is None else check_size("vdim", vdim)
-        self.dropout = check_rate("MultiheadAttention", dropout)
+        self.dropout = check_rate("MultiheadAttention", dropout, "dropout")
         self.batch_first = bool(batch_first)
         self.generator = check_generator("MultiheadAttention", generator)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         self._add_projections(bias, wanted)
         self.out_proj = Linear(embed_dim, embed_dim, bias, wanted)
         self.reset_parameters()

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype
+from ..dtypes import Dtype, dtype_or_default
 from ..errors import ShapeError
 from ..functional.checks import check_choice
 from ..functional.composite import composite
@@ -68,7 +68,7 @@ class _Cell(Module):
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
         self.bias = bool(bias)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         add_weights(self, names, gates, (input_size, hidden_size), self.bias, wanted)
         self.reset_parameters()
@@ -161,7 +161,7 @@ class LSTMCell(_Cell):
         given = (None, None) if hx is None else hx
         if isinstance(given, Tensor) or len(given) != 2:
             raise ShapeError(
-                f"{self._called()} needs hx as a pair (h, c); got {_shown(given)}. Pass hx=(h, c)"
+                f"{self._called()} needs hx as a pair (h, c); got {shown_states(given)}. Pass hx=(h, c)"
             )
         h, c = self._state(given[0], x, "h"), self._state(given[1], x, "c")
         projected = linear(x, self.weight_ih, both(self.bias_ih, self.bias_hh))
@@ -192,5 +192,6 @@ class GRUCell(_Cell):
         return _gru(projected, self._state(hx, x), self.weight_hh, inner)
 
 
-def _shown(given: Any) -> str:
+def shown_states(given: Any) -> str:
+    """What came in place of a pair of states, for messages."""
     return f"a tensor {given.shape}" if isinstance(given, Tensor) else f"{len(given)} of them"

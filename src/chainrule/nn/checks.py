@@ -20,7 +20,8 @@ def check_size(name: str, value: int) -> int:
 def check_floats(layer: str, x: Tensor, dtype: Dtype) -> None:
     """Floats of the layer's own dtype."""
     if x.dtype.kind != "f":
-        raise DtypeError(f"{layer} needs floats; got {x.dtype.name}. Use x.astype('{dtype.name}')")
+        pixels = " / 255, if these are pixels" if x.dtype.name == "uint8" else ""
+        raise DtypeError(f"{layer} needs floats; got {x.dtype.name}. Use x.astype('{dtype.name}'){pixels}")
     if x.dtype != dtype:
         raise DtypeError(
             f"{layer} needs its weight's dtype, {dtype.name}; got {x.dtype.name}. "

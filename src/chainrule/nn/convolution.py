@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import DTypeLike
 
-from ..dtypes import DEFAULT_FLOAT, as_dtype
+from ..dtypes import dtype_or_default
 from ..errors import ArgumentError, ShapeError
 from ..functional.checks import check_choice
 from ..functional.composite import composite
@@ -66,7 +66,7 @@ class _Convolution(Module):
         if self._transposed and padding_mode != "zeros":
             raise ArgumentError(f"{name} needs padding_mode='zeros'; got {padding_mode!r}")
         first, second = (in_channels, out_channels) if self._transposed else (out_channels, in_channels)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         self.weight = Parameter(zeros((first, second // groups, *self.kernel_size), dtype=wanted))
         self.register_parameter("bias", Parameter(zeros(out_channels, dtype=wanted)) if bias else None)
         self.reset_parameters()

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from ..dtypes import DEFAULT_FLOAT, as_dtype
+from ..dtypes import dtype_or_default
 from ..errors import ShapeError
 from ..functional.composite import composite
 from ..functional.embedding import check_padding, checked_indices, looked_up
@@ -46,7 +46,7 @@ class Embedding(Module):
         self.num_embeddings = check_size("num_embeddings", num_embeddings)
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.padding_idx = check_padding("Embedding", padding_idx, num_embeddings)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         self.weight = Parameter(zeros((num_embeddings, embedding_dim), dtype=wanted))
         self.reset_parameters()
 

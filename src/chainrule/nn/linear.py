@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from .. import functional
-from ..dtypes import DEFAULT_FLOAT, as_dtype
+from ..dtypes import dtype_or_default
 from ..errors import ShapeError
 from ..tensor import Tensor, as_tensor
 from ..tensor.creation import zeros
@@ -39,7 +39,7 @@ class Linear(Module):
     ) -> None:
         self.in_features = check_size("in_features", in_features)
         self.out_features = check_size("out_features", out_features)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         self.weight = Parameter(zeros((out_features, in_features), dtype=wanted))
         self.register_parameter("bias", Parameter(zeros(out_features, dtype=wanted)) if bias else None)
         self.reset_parameters()
@@ -57,10 +57,18 @@ class Linear(Module):
         if not source.ndim or source.shape[-1] != self.in_features:
             raise ShapeError(
                 f"{self._called()} needs {self.in_features} features on the last axis; got {source.shape}. "
-                f"Change the input, or use nn.Linear({source.shape[-1] if source.ndim else 1}, {self.out_features})"
+                f"{self._advice(source.shape)}"
             )
         check_floats(self._called(), source, self.weight.dtype)
         return functional.linear(source, self.weight, self.bias)
+
+    def _advice(self, shape: tuple[int, ...]) -> str:
+        """How to make it fit: what convolutions give is to be flattened first, row by row of a batch."""
+        if len(shape) > 2 and self.in_features == math.prod(shape[1:]):
+            return "Flatten it first: nn.Flatten() in front of the layer, or x.flatten(1)"
+        if len(shape) > 1 and self.in_features == math.prod(shape):
+            return "This is one row without the axis of the batch: give the network x[None]"
+        return f"Change the input, or use nn.Linear({shape[-1] if shape else 1}, {self.out_features})"
 
     def extra_repr(self) -> str:
         """Sizes and whether there is a bias."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import DTypeLike
 
-from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype
+from ..dtypes import Dtype, dtype_or_default
 from ..errors import ArgumentError, ShapeError
 from ..functional.checks import check_number
 from ..functional.composite import composite
@@ -61,7 +61,7 @@ class _BatchNorm(Module):
         self.momentum = None if momentum is None else check_number(name, "momentum", momentum)
         self.affine = bool(affine)
         self.track_running_stats = bool(track_running_stats)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         _affine(self, (num_features,), affine, affine and bias, wanted)
         tracked = self.track_running_stats
         self.register_buffer("running_mean", zeros(num_features, dtype=wanted) if tracked else None)
@@ -116,7 +116,12 @@ class _BatchNorm(Module):
     def _unfit(self, x: Tensor) -> ShapeError:
         """What is wrong with an input's axes or channels, and what would fit."""
         rule = f"{self._called()} needs {' or '.join(form.format(self.num_features) for form in self._forms.values())}"
-        if x.ndim in self._forms:
+        if x.ndim + 1 in self._forms and x.shape[:1] == (self.num_features,):
+            fix = "Add the axis of the batch: x[None]"
+        elif x.ndim in self._forms and x.ndim > 2 and x.shape[-1] == self.num_features:
+            order = (0, x.ndim - 1, *range(1, x.ndim - 1))
+            fix = f"Channels are the axis 1: did you mean cr.permute_dims(x, {order})?"
+        elif x.ndim in self._forms:
             fix = f"Change the input, or use nn.{type(self).__name__}({x.shape[1]})"
         else:
             other = {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d"}.get(x.ndim)
@@ -185,7 +190,7 @@ class LayerNorm(Module):
         self.normalized_shape = as_normalized_shape("LayerNorm", normalized_shape)
         self.eps = check_eps("LayerNorm", eps)
         self.elementwise_affine = bool(elementwise_affine)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         _affine(self, self.normalized_shape, elementwise_affine, elementwise_affine and bias, wanted)
 
     def reset_parameters(self) -> None:
@@ -239,7 +244,7 @@ class GroupNorm(Module):
             )
         self.eps = check_eps("GroupNorm", eps)
         self.affine = bool(affine)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         _affine(self, (num_channels,), affine, affine, wanted)
 
     def reset_parameters(self) -> None:
@@ -287,7 +292,7 @@ class RMSNorm(Module):
         self.normalized_shape = as_normalized_shape("RMSNorm", normalized_shape)
         self.eps = None if eps is None else check_eps("RMSNorm", eps)
         self.elementwise_affine = bool(elementwise_affine)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         weight = Parameter(ones(self.normalized_shape, dtype=wanted)) if elementwise_affine else None
         self.register_parameter("weight", weight)
 

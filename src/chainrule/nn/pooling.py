@@ -29,6 +29,7 @@ class _Pool(Module):
     """Options of windows that slide."""
 
     _axes: ClassVar[int]
+    _shown: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "padding", "ceil_mode")
 
     def _prepare(self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, ceil_mode: bool) -> None:
         name, axes = type(self).__name__, self._axes
@@ -43,14 +44,13 @@ class _Pool(Module):
 
     def extra_repr(self) -> str:
         """Sizes and options."""
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"ceil_mode={self.ceil_mode}"
-        )
+        return ", ".join(f"{option}={getattr(self, option)}" for option in self._shown)
 
 
 class _MaxPool(_Pool):
     """The largest entry of each window."""
+
+    _shown = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
     def __init__(
         self,
@@ -77,13 +77,6 @@ class _MaxPool(_Pool):
             self.padding,
             self.dilation,
             self.ceil_mode,
-        )
-
-    def extra_repr(self) -> str:
-        """Sizes and options."""
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
         )
 
 
@@ -117,20 +110,10 @@ class MaxPool2d(_MaxPool):
     _axes = 2
 
 
-class AvgPool1d(_Pool):
-    """The mean of each window: (N, C, L) → (N, C, L′), L′ = (L + 2·padding − kernel) // stride + 1.
+class _AvgPool(_Pool):
+    """The mean of each window."""
 
-    stride: by default the size of the window. padding: zeros on both sides, which count in the mean unless
-    count_include_pad=False. ceil_mode: also windows that reach over the end, where nothing counts. Raises ShapeError
-    for an input that does not fit, naming the layer.
-
-    >>> import chainrule as cr
-    >>> from chainrule import nn
-    >>> nn.AvgPool1d(2)(cr.tensor([[[1.0, 3.0, 2.0, 6.0]]])).tolist()
-    [[[2.0, 4.0]]]
-    """
-
-    _axes = 1
+    divisor_override: int | None = None
 
     def __init__(
         self,
@@ -145,19 +128,36 @@ class AvgPool1d(_Pool):
 
     def forward(self, x: Any) -> Tensor:
         """The means."""
-        return _MEAN[1](
+        return _MEAN[self._axes](
             self._called(),
-            1,
+            self._axes,
             x,
             self.kernel_size,
             self.stride,
             self.padding,
             self.ceil_mode,
             self.count_include_pad,
+            self.divisor_override,
         )
 
 
-class AvgPool2d(_Pool):
+class AvgPool1d(_AvgPool):
+    """The mean of each window: (N, C, L) → (N, C, L′), L′ = (L + 2·padding − kernel) // stride + 1.
+
+    stride: by default the size of the window. padding: zeros on both sides, which count in the mean unless
+    count_include_pad=False. ceil_mode: also windows that reach over the end, where nothing counts. Raises ShapeError
+    for an input that does not fit, naming the layer.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> nn.AvgPool1d(2)(cr.tensor([[[1.0, 3.0, 2.0, 6.0]]])).tolist()
+    [[[2.0, 4.0]]]
+    """
+
+    _axes = 1
+
+
+class AvgPool2d(_AvgPool):
     """The mean of each window: (N, C, H, W) → (N, C, H′, W′).
 
     kernel_size, stride, padding: one number, or one for each axis. divisor_override: what sums are divided by instead
@@ -180,23 +180,8 @@ class AvgPool2d(_Pool):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> None:
-        self._prepare(kernel_size, stride, padding, ceil_mode)
-        self.count_include_pad = bool(count_include_pad)
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         self.divisor_override = divisor_override
-
-    def forward(self, x: Any) -> Tensor:
-        """The means."""
-        return _MEAN[2](
-            self._called(),
-            2,
-            x,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-            self.divisor_override,
-        )
 
 
 class _Adaptive(Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from ..dtypes import DEFAULT_FLOAT, as_dtype
+from ..dtypes import dtype_or_default
 from ..errors import ShapeError
 from ..functional.dropout import check_rate, dropout
 from ..functional.positions import sinusoidal_positions
@@ -26,7 +26,7 @@ class _Positions(Module):
 
     def __init__(self, embed_dim: int, dropout: float, batch_first: bool) -> None:
         self.embed_dim = check_size("embed_dim", embed_dim)
-        self.dropout = check_rate(type(self).__name__, dropout)
+        self.dropout = check_rate(type(self).__name__, dropout, "dropout")
         self.batch_first = bool(batch_first)
 
     def _length(self, x: Tensor) -> int:
@@ -97,7 +97,7 @@ class LearnedPositions(_Positions):
     ) -> None:
         super().__init__(embed_dim, dropout, batch_first)
         self.max_length = check_size("max_length", max_length)
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         self.weight = Parameter(zeros((max_length, embed_dim), dtype=wanted))
         self.reset_parameters()
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..dtypes import DEFAULT_FLOAT, as_dtype
+from ..dtypes import dtype_or_default
 from ..errors import BoundsError, DtypeError, ShapeError, warn
 from ..functional.checks import check_choice, check_range
 from ..functional.dropout import check_rate, dropout
@@ -24,7 +24,7 @@ from ..tensor import Tensor, as_tensor, wrap
 from ..tensor.creation import zeros
 from ..tensor.elementwise import where
 from ..tensor.manipulation import concat, expand_dims, moved, reshaped, stack
-from .cells import add_weights, draw_weights
+from .cells import add_weights, draw_weights, shown_states
 from .checks import check_floats, check_size
 from .module import Module
 
@@ -44,20 +44,21 @@ class _Recurrent(Module):
         self,
         input_size: int,
         hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        checkpoint_every: int | None,
-        dtype: DTypeLike | None,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        checkpoint_every: int | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
         self.num_layers = check_size("num_layers", num_layers)
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
-        self.dropout = check_rate(type(self).__name__, dropout)
+        self.dropout = check_rate(type(self).__name__, dropout, "dropout")
         self.bidirectional = bool(bidirectional)
         self.checkpoint_every = (
             None if checkpoint_every is None else check_size("checkpoint_every", checkpoint_every)
@@ -68,7 +69,7 @@ class _Recurrent(Module):
                 "nothing is left out. Use num_layers=2, or nn.Dropout on the output",
                 UserWarning,
             )
-        wanted = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+        wanted = dtype_or_default(dtype)
         for layer in range(num_layers):
             for reverse in range(self._directions):
                 width = input_size if layer == 0 else hidden_size * self._directions
@@ -172,7 +173,9 @@ class _Recurrent(Module):
             return [(blank,) * len(self._state_names)] * count
         given = tuple(hx) if several and isinstance(hx, tuple | list) else (hx,)
         if len(given) != len(self._state_names):
-            raise ShapeError(f"{self._called()} needs hx as a pair (h, c); got {_shown(hx)}. Pass hx=(h, c)")
+            raise ShapeError(
+                f"{self._called()} needs hx as a pair (h, c); got {shown_states(hx)}. Pass hx=(h, c)"
+            )
         shape = (count, self.hidden_size) if single else (count, x.shape[1], self.hidden_size)
         states = [as_tensor(one) for one in given]
         for name, state in zip(self._state_names, states):
@@ -268,8 +271,8 @@ class RNN(_Recurrent):
             batch_first,
             dropout,
             bidirectional,
-            checkpoint_every,
-            dtype,
+            checkpoint_every=checkpoint_every,
+            dtype=dtype,
         )
 
     def _step(self, projected: Tensor, state: State, weight_hh: Tensor, bias: Bias) -> State:
@@ -297,31 +300,6 @@ class LSTM(_Recurrent):
     _gates = 4
     _state_names = ("h", "c")
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        checkpoint_every: int | None = None,
-        dtype: DTypeLike | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            checkpoint_every,
-            dtype,
-        )
-
     def _step(self, projected: Tensor, state: State, weight_hh: Tensor, bias: Bias) -> State:
         h, c = state
         return lstm_step(projected, h, c, weight_hh)
@@ -342,31 +320,6 @@ class GRU(_Recurrent):
 
     _gates = 3
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        checkpoint_every: int | None = None,
-        dtype: DTypeLike | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            checkpoint_every,
-            dtype,
-        )
-
     def _biases(self, bias_ih: Bias, bias_hh: Bias) -> tuple[Bias, Bias]:
         return gru_biases(bias_ih, bias_hh)
 
@@ -378,7 +331,3 @@ def _names(layer: int, reverse: int) -> tuple[str, str, str, str]:
     """The parameters of one layer in one direction."""
     end = f"_l{layer}{'_reverse' if reverse else ''}"
     return f"weight_ih{end}", f"weight_hh{end}", f"bias_ih{end}", f"bias_hh{end}"
-
-
-def _shown(given: Any) -> str:
-    return f"a tensor {given.shape}" if isinstance(given, Tensor) else f"{len(given)} of them"

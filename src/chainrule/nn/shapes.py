@@ -14,7 +14,17 @@ from .module import Module
 
 
 class Identity(Module):
-    """What comes in goes out; arguments of the constructor are ignored."""
+    """What comes in goes out; arguments of the constructor are ignored.
+
+    It takes the place of a layer that is not wanted.
+
+    >>> import chainrule as cr
+    >>> from chainrule import nn
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    >>> net[1] = nn.Identity()
+    >>> net(cr.ones((1, 2))).shape
+    (1, 3)
+    """
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         del arguments, keywords

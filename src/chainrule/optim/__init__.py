@@ -1,4 +1,7 @@
-"""Optimizers, under PyTorch's names and with its defaults; schedulers in `lr_scheduler`; clipping of gradients."""
+"""Optimizers, under PyTorch's names and with its defaults; schedulers in `lr_scheduler`; clipping of gradients.
+
+Knows tensors with gradients; knows nothing of layers, losses and data.
+"""
 
 from typing import NoReturn
 

@@ -173,7 +173,7 @@ class _Memory:
         given = [*map(whole, sources), *(whole(np.asarray(node.value)) for node in plan.constants)]
         sizes = [array.nbytes for array in given]
         sizes += [plan.buffers[node].bytes for node in plan.results]
-        sizes += [plan.arena, plan.status.size, compilation.emitted.scratch]
+        sizes += [plan.arena, plan.status.size, compilation.needs.scratch]
         starts = [_GUARD]
         for size in sizes:
             starts.append(starts[-1] + -(-size // ALIGNMENT) * ALIGNMENT + _GUARD)
@@ -189,14 +189,14 @@ class _Memory:
         self.status[:] = 1
         #: The table, and behind it the board and the mark of a commit.
         self.table = (ctypes.c_void_p * (len(sizes) + 2))(*map(address, self.regions))
-        self._helpers = pool() if compilation.emitted.shares else None  # held while machine code runs
+        self._helpers = pool() if compilation.needs.shares else None  # held while machine code runs
         if self._helpers is not None:
             self.table[len(sizes)] = self._helpers.address
             self._helpers.ring()
 
     def run(self, compilation: Compilation, made: Native) -> bool:
         """The step as it is; whether one of its checks has refused it."""
-        segments = compilation.emitted.segments > 1
+        segments = compilation.segments > 1
         function = Segments(made, compilation, self.table) if segments else made.function
         return bool(function(ctypes.addressof(self.table)))
 
@@ -212,7 +212,8 @@ class _Memory:
         """A copy of what is in the buffer."""
         found: Array = self.bytes_of(buffer).view(buffer.type.dtype)
         shape, axes = buffer.type.shape, buffer.axes or tuple(range(len(buffer.type.shape)))
-        found = found.reshape([shape[axis] for axis in axes]).transpose([axes.index(k) for k in range(len(axes))])
+        found = found.reshape([shape[axis] for axis in axes])
+        found = found.transpose([axes.index(k) for k in range(len(axes))])
         return found.copy(order="C")
 
 
@@ -306,7 +307,7 @@ class _Watch:
 
     def _compare(self, group: Group) -> None:
         """One stored value, or one check, with what the interpreter makes of the same operands."""
-        known = {node: exact(self.values.get(node, node.value)) for node in group.reads}
+        known = {node: exact(self._value(node)) for node in group.reads}
         if group.parts:
             self._compare_steps(group, known)
             return
@@ -324,6 +325,13 @@ class _Watch:
             self._compare_check(group, wanted)
             return
         self._compare_value(group, wanted, known)
+
+    def _value(self, node: Node) -> Array | None:
+        """What is stored for a node; what has no elements is stored by no nest."""
+        if node not in self.values and node.value is None and 0 in node.shape:
+            return np.empty(node.shape, node.dtype)
+        found: Array | None = self.values.get(node, node.value)
+        return found
 
     def _compare_value(self, group: Group, wanted: Bounded, known: dict[Node, Bounded]) -> None:
         """What is stored for the root of a group."""

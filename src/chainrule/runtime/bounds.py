@@ -111,6 +111,7 @@ class Evaluator:
         rows: list[list[Bounded]] = []
         times = list(reversed(range(steps.length)) if steps.reverse else range(steps.length))
         for count, t in enumerate(times):
+            before = dict(zip(body.inputs, carries))
             for k in range(steps.carries if count else 0):
                 for place, array in stored.items():
                     if body.outputs[place] is body.inputs[k]:
@@ -118,7 +119,8 @@ class Evaluator:
             given = (*carries, *(_entry(one, t) for one in entries), *shared)
             found = self.all(nodes, dict(zip(body.inputs, given)))
             results = [found[one] for one in body.outputs]
-            rows.append(results[steps.carries :])
+            # Stacked as it came in, a carry is what the step before has made of it: not what is stored itself.
+            rows.append([before.get(one, found[one]) for one in body.outputs[steps.carries :]])
             carries = results[: steps.carries]
             for k in range(steps.carries):
                 for place, array in stored.items():

@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from ..backends import refuse_without_jax
 from ..compiler import nothing_collected
 from ..config import config
+from ..elsewhere import checked
 from ..errors import ArgumentError
 from ..graph import Graph, state
 from ..locks import FINDING, lock
@@ -273,6 +274,11 @@ def compile(
 ) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
 
 
+@checked({
+    "mode": "Leave it out: there is one way to compile", "options": "Leave it out: there is one way to compile",
+    "fullgraph": "Leave it out: the function becomes one graph, or an error tells why not",
+    "dynamic": "Leave it out: each shape has a program of its own",
+})  # fmt: skip
 def compile(function: Any = None, *, backend: str | None = None) -> Any:
     """The function as one native function: forward, loss, backward and update in one call.
 

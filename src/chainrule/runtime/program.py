@@ -67,8 +67,9 @@ class Program(Served):
     def _prepare_table(self) -> None:
         """The table of addresses that the machine code reads, with what never moves filled in."""
         plan, graph = self.compilation.plan, self.graph
-        self._arena = aligned(plan.arena)
-        self._scratch = aligned(self.compilation.emitted.scratch)
+        needs = self.compilation.needs
+        self._arena = aligned(needs.arena)
+        self._scratch = aligned(needs.scratch)
         self._constants = [whole(node.value) for node in plan.constants]
         self._reads = [(cell, part) for cell, part in graph.reads]
         self._read_cells = [cell for cell, part in graph.reads if part == "array"]
@@ -85,14 +86,14 @@ class Program(Served):
         last = self._result_place + len(plan.results)
         self._table = (ctypes.c_void_p * (last + 5))()
         self._board, self._done = last + 3, last + 4
-        self._shares = self.compilation.emitted.shares
+        self._shares = needs.shares
         for k, array in enumerate(self._constants, first):
             self._table[k] = address(array)
         for k, array in enumerate((self._arena, self._status, self._scratch), last):
             self._table[k] = address(array)
         self._table_address = ctypes.addressof(self._table)
         if self.native is not None:
-            segments = self.compilation.emitted.segments > 1
+            segments = self.compilation.segments > 1
             self._function = (
                 Segments(self.native, self.compilation, self._table) if segments else self.native.function
             )

@@ -188,9 +188,10 @@ def _blamed(node: Node, look: Values) -> tuple[list[Node], Array | None]:
 def _loop_of(node: Node) -> Node | None:
     """The loop over time of which a node is one result; None for everything else."""
     form = getattr(node.operation, "lowering", None)
-    if not isinstance(form, Part) or not isinstance(getattr(node.inputs[0].operation, "lowering", None), Loop):
+    if not isinstance(form, Part):
         return None
-    return node.inputs[0]
+    whole = node.inputs[0]
+    return whole if isinstance(getattr(whole.operation, "lowering", None), Loop) else None
 
 
 def _blamed_loop(loop: Node, wrong: Array, look: Values) -> tuple[list[Node], Array | None]:
@@ -280,9 +281,11 @@ def _operands(node: Node, look: Values, index: tuple[int, ...]) -> Iterable[Oper
     direct = isinstance(getattr(operation, "lowering", None), Scalar)
     for k, one in enumerate(node.inputs):
         value = look(one)
-        if value is None or isinstance(value, tuple) or np.asarray(value).dtype.kind != "f" or not np.size(value):
+        if value is None or isinstance(value, tuple):
             continue
         value = np.asarray(value)
+        if value.dtype.kind != "f" or not value.size:
+            continue
         if direct and value.shape in ((), np.shape(look(node))):
             place, everywhere = index if value.shape else (), False
         else:

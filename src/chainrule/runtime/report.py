@@ -122,7 +122,7 @@ def report_of(
     return Report(
         name=compilation.graph.name,
         engine="interpreter" if program.native is None else "machine code",
-        threads=get_num_threads() if compilation.emitted.shares and program.native is not None else 1,
+        threads=get_num_threads() if compilation.needs.shares and program.native is not None else 1,
         seconds=total if times else None,
         native_share=0.0 if program.native is None else 1.0 if not by_host else 1.0 - by_host / total,
         measured_on="stand-ins" if sources is None else "arguments",
@@ -188,9 +188,9 @@ class _Copy:
         self._written = [k for k, node in enumerate(plan.fusion.graph.sources) if node in in_place]
         arrays = [*self.sources, *(whole(node.value) for node in plan.constants)]
         arrays += [np.empty(node.shape, node.dtype) for node in plan.results]
-        arrays += [aligned(plan.arena), np.ones(plan.status.size, bool), aligned(compilation.emitted.scratch)]
+        arrays += [aligned(plan.arena), np.ones(plan.status.size, bool), aligned(compilation.needs.scratch)]
         self._arrays = arrays
-        self._helpers = pool() if compilation.emitted.shares else None
+        self._helpers = pool() if compilation.needs.shares else None
         last = 0 if self._helpers is None else self._helpers.address
         self.table = (ctypes.c_void_p * (len(arrays) + 2))(*map(address, arrays), last, 0)
         self.address = ctypes.addressof(self.table)

@@ -182,12 +182,13 @@ class Tensor(Operators):
 
     def numpy(self) -> NDArray[Any]:
         """A copy as a NumPy array. Raises GradientError if that would cut a gradient: use `detach()` first."""
+        array = self._array()
         if self.requires_grad and not self.is_leaf and state.grad_enabled:
             raise GradientError(
                 f"numpy() would cut this tensor from its gradient; got {self.dtype.name}{self.shape} "
                 "that requires grad. Use .detach().numpy()"
             )
-        return self._array().copy()
+        return array.copy()
 
     def item(self) -> bool | int | float:
         """The only element, as a Python number. Raises ShapeError if there are more."""
@@ -450,7 +451,27 @@ def of_cell(cell: Cell) -> Tensor:
 
 def as_tensor(data: Any, dtype: Dtype | None = None) -> Tensor:
     """The tensor itself, or one made of `data`."""
-    return data if isinstance(data, Tensor) else Tensor(data, dtype)
+    if isinstance(data, Tensor):
+        return data
+    try:
+        return Tensor(data, dtype)
+    except (GradientError, ShapeError):
+        if isinstance(data, tuple) and any(isinstance(part, Tensor) for part in data):
+            raise DtypeError(_several(data)) from None
+        raise
+
+
+def _several(parts: tuple[Any, ...]) -> str:
+    """A layer that gives its state too, in a place for one tensor: what came, and how to take the first of it."""
+    shown = [
+        f"{part.dtype.name}{part.shape}" if isinstance(part, Tensor) else f"a {type(part).__name__}"
+        for part in parts
+    ]
+    here = f" in {state.scope.path}" if state.scope is not None else ""
+    return (
+        f"one tensor is needed{here}; got a tuple of {' and '.join(shown)}. Recurrent layers and attention give "
+        "their output and something else: output, _ = layer(x)"
+    )
 
 
 def as_operand(data: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import ops
-from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype
+from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype, dtype_or_default
 from ..errors import ArgumentError, DtypeError, ShapeError
 from ..graph import Node, constant
 from ..operations import CONSTANT
@@ -46,7 +46,7 @@ def asarray(
     >>> asarray([1, 2]).dtype
     dtype('int64')
     """
-    _check_device(device)
+    check_device(device)
     if isinstance(obj, Tensor):
         target = obj.dtype if dtype is None else as_dtype(dtype)
         if obj.dtype == target:
@@ -57,14 +57,15 @@ def asarray(
     return Tensor(obj, dtype)
 
 
-def _check_device(device: Any) -> None:
+def check_device(device: Any) -> None:
+    """Tensors are in the memory of the processor."""
     if device not in (None, "cpu"):
         raise ArgumentError(f"the only device is 'cpu'; got {device!r}. Leave it out")
 
 
 def _made(name: str, make: Callable[..., NDArray[Any]], shape: Any, dtype: Dtype, device: Any) -> Tensor:
     """A tensor of the array that `make(shape, dtype)` allocates, if it fits into memory."""
-    _check_device(device)
+    check_device(device)
     sizes = as_shape(name, shape)
     try:
         return wrap(Node(CONSTANT, value=make(sizes, dtype)))
@@ -106,7 +107,7 @@ def full(shape: Shape, fill_value: Any, *, dtype: DTypeLike | None = None, devic
     >>> full((2,), 3.0)
     tensor([3., 3.])
     """
-    _check_device(device)
+    check_device(device)
     value = as_tensor(fill_value)
     if value.size != 1:
         raise ShapeError(f"full needs one number; got shape {value.shape}. Use broadcast_to")
@@ -125,9 +126,7 @@ def zeros(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any 
     >>> zeros((2, 3)).shape == zeros(2, 3).shape
     True
     """
-    return _made(
-        "zeros", np.zeros, _sizes(shape, more), DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device
-    )
+    return _made("zeros", np.zeros, _sizes(shape, more), dtype_or_default(dtype), device)
 
 
 def ones(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -138,9 +137,7 @@ def ones(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any =
     >>> ones((2, 3)).shape == ones(2, 3).shape
     True
     """
-    return _made(
-        "ones", np.ones, _sizes(shape, more), DEFAULT_FLOAT if dtype is None else as_dtype(dtype), device
-    )
+    return _made("ones", np.ones, _sizes(shape, more), dtype_or_default(dtype), device)
 
 
 def empty(shape: Shape, *more: int, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -205,7 +202,7 @@ def arange(
     >>> arange(3).tolist()
     [0, 1, 2]
     """
-    _check_device(device)
+    check_device(device)
     given = (0, start) if stop is None else (start, stop)
     first, last = (_number("arange", "bound", one) for one in given)
     step = _number("arange", "step", step)
@@ -242,8 +239,8 @@ def linspace(
     >>> linspace(0, 1, 3)
     tensor([0. , 0.5, 1. ])
     """
-    _check_device(device)
-    target = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+    check_device(device)
+    target = dtype_or_default(dtype)
     first, last = _number("linspace", "start", start), _number("linspace", "stop", stop)
 
     def make(shape: tuple[int, ...], dtype: Dtype) -> NDArray[Any]:
@@ -267,8 +264,8 @@ def eye(
     >>> eye(2).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    _check_device(device)
-    target = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+    check_device(device)
+    target = dtype_or_default(dtype)
     shape = (n_rows, n_rows if n_cols is None else n_cols)
     k = whole("eye", "k", k)
     return _made("eye", lambda sizes, dtype: np.eye(sizes[0], sizes[1], k, dtype), shape, target, None)

@@ -24,6 +24,7 @@ from ..dtypes import (
 )
 from ..errors import ArgumentError, DtypeError
 from .core import Tensor
+from .creation import check_device
 
 _KINDS: dict[str, frozenset[Dtype]] = {
     "bool": frozenset((bool_,)),
@@ -153,7 +154,7 @@ class NamespaceInfo:
         >>> NamespaceInfo().default_dtypes()["real floating"]
         dtype('float32')
         """
-        _check_device(device)
+        check_device(device)
         return {"real floating": DEFAULT_FLOAT, "integral": DEFAULT_INTEGER, "indexing": DEFAULT_INTEGER}
 
     def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, Dtype]:
@@ -162,14 +163,9 @@ class NamespaceInfo:
         >>> list(NamespaceInfo().dtypes(kind="real floating"))
         ['float32', 'float64']
         """
-        _check_device(device)
+        check_device(device)
         every = sorted({bool_} | INTEGERS | FLOATS, key=lambda dtype: (dtype.kind, dtype.itemsize))
         return {dtype.name: dtype for dtype in every if kind is None or isdtype(dtype, kind)}
-
-
-def _check_device(device: Any) -> None:
-    if device not in (None, "cpu"):
-        raise ArgumentError(f"the only device is 'cpu'; got {device!r}. Leave it out")
 
 
 def __array_namespace_info__() -> NamespaceInfo:

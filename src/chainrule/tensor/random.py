@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import ops
-from ..dtypes import DEFAULT_FLOAT, Dtype, as_dtype, float64, uint32
+from ..dtypes import DEFAULT_FLOAT, Dtype, dtype_or_default, float64, uint32
 from ..errors import ArgumentError, DtypeError
 from ..graph import Cell, Node
 from ..ops.shapes import as_shape, whole
@@ -144,7 +144,7 @@ class Generator:
 
 
 def _float(dtype: DTypeLike | None) -> Dtype:
-    target = DEFAULT_FLOAT if dtype is None else as_dtype(dtype)
+    target = dtype_or_default(dtype)
     if target.kind != "f":
         raise DtypeError(f"random floats need float32 or float64; got {target.name}. Use randint")
     return target

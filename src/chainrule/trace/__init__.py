@@ -1,4 +1,7 @@
-"""Python function → Graph, with everything that has been taken for granted on the way."""
+"""Python function → Graph, with everything that has been taken for granted on the way.
+
+Knows Python functions, tensors and cells; knows nothing of what becomes of the graph.
+"""
 
 from ..ops.bounds import describe_range
 from .function import Arguments, Result, Traced, arguments_of, labels, trace, tracing_lock

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import functional
+from .. import functional, nn
 from ..autodiff import gradients
 from ..data.cells import cells_of
 from ..data.steps import NumberStep
@@ -95,12 +95,8 @@ def explain_row(
     preparation, model = predictor.preparation, predictor.model
     facts: list[Fact] = []
     x = Tensor(preparation.transform(row, facts), requires_grad=True)
-    layers, named, flow = [], [("x", x)], x
-    for name, module in model.named_children():
-        flow = module(flow)
-        layers.append(Layer(name, type(module).__name__, flow.detach().numpy()[:, 0, :]))
-        named.append((_letter(name), flow))
-    answer = flow.mean(axis=0)
+    layers, named = _through_layers(model, x)
+    answer = named[-1][1].mean(axis=0)
     named.append(("logits" if preparation.classes else "answer", answer))
     values = answer.detach().numpy()[0].astype(np.float64)
     order = np.argsort(-values, kind="stable")
@@ -114,20 +110,11 @@ def explain_row(
     parameters = dict(model.named_parameters())
     loss = None if truth is None else _loss(answer, truth, bool(preparation.classes))
     found = [] if loss is None else _gradient(loss, [x, *parameters.values()])
-    story = build(
-        measured if loss is None else loss,
-        [*named, ("L", loss)] if loss is not None else [*named, ("margin", measured)],
-        [],
-        fold=fold,
-        depth=depth,
-        language=language,
-        sources={},
-    )
+    last = ("margin", measured) if loss is None else ("L", loss)
+    story = build(last[1], [*named, last], [], fold=fold, depth=depth, language=language, sources={})
     return RowExplanation(
         classes=preparation.classes,
-        prediction=preparation.decode_target(order[:1])[0]
-        if preparation.classes
-        else preparation.decode_target(values)[0],
+        prediction=preparation.decode_target(order[:1] if preparation.classes else values)[0],
         truth=None if truth is None else preparation.decode_target(truth)[0],
         inputs=_inputs(predictor, row, x, pushes, found[0][0] if found else None),
         layers=layers,
@@ -141,6 +128,16 @@ def explain_row(
         story=story,
         facts=facts,
     )
+
+
+def _through_layers(model: nn.Module, x: Tensor) -> tuple[list[Layer], list[tuple[str, Tensor]]]:
+    """What came out of each layer, and the same with the input as tensors by their names in formulas."""
+    layers, named = [], [("x", x)]
+    for name, module in model.named_children():
+        flow = module(named[-1][1])
+        layers.append(Layer(name, type(module).__name__, flow.detach().numpy()[:, 0, :]))
+        named.append((_letter(name), flow))
+    return layers, named
 
 
 def _letter(name: str) -> str:

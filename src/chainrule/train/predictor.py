@@ -166,6 +166,11 @@ def load_predictor(place: Path) -> Predictor:
 
 def _require_table(name: str, record: Mapping[str, Any]) -> None:
     if not {_MARK, "preparation", "network"} <= {*record}:
+        if "problem" in record:
+            raise RunError(
+                f"a run of a table is needed; got {name!r}, a model that cr.fit trained. It is read in Python: "
+                f"cr.load_run({name!r}, model) predicts, and cr.explain tells of its loss"
+            )
         raise RunError(
             f"a run of a table is needed; got {name!r}, a run of kind {record.get('kind')!r}. Name a folder that "
             "`chainrule train` made"

@@ -150,7 +150,10 @@ def targets_for(problem: Problem, y: Any, outputs: Any, rows: int) -> Any:
     if problem.kind == "custom":
         return _cast(targets, _float_of(outputs), "f")
     if not isinstance(outputs, np.ndarray):
-        raise DataError(f"this loss needs one tensor from the model; got a {type(outputs).__name__}")
+        raise DataError(
+            f"this loss needs one tensor from the model; got a {type(outputs).__name__}. Return the scores alone "
+            "from forward (a recurrent layer gives its output and its state), or pass step= or loss= of your own"
+        )
     if problem.kind == "classes":
         return _classes(problem.function, targets, outputs)
     return _numbers(problem, targets, outputs)
@@ -204,7 +207,16 @@ def _classes(loss: Loss, targets: Array, outputs: Array) -> Array:
         )
     expected = (len(targets), *outputs.shape[2:])
     if targets.size != np.prod(expected):
-        raise DataError(f"{name} needs one class for each row, shape {expected}; got {targets.shape}")
+        order = (0, outputs.ndim - 1, *range(1, outputs.ndim - 1))
+        last = outputs.ndim > 2 and targets.shape[1:] == outputs.shape[1:-1]
+        advice = (
+            f"Classes are the axis 1 of what the model gives: return cr.permute_dims(scores, {order})"
+            if last
+            else f"A row of what the model gives is {outputs.shape[1:]}: classes, and then the axes of y"
+        )
+        raise DataError(
+            f"{name} needs one class for each row, shape {expected}; got {targets.shape}. {advice}"
+        )
     targets = targets.reshape(expected).astype(np.int64)
     _check_range(targets if loss.ignored is None else targets[targets != loss.ignored], outputs.shape[1])
     return targets

@@ -82,10 +82,7 @@ def make_sources(
 ) -> Sources:
     """What is trained on and what is held back. Faults of arrays are found here, those of batches as they come."""
     preparation = getattr(data, "preparation", None)
-    if is_items(data):
-        data = pair_of(read_items(data), type(data).__name__)
-    if is_items(validation):
-        validation = pair_of(read_items(validation), type(validation).__name__)
+    data, validation = _paired(data), _paired(validation)
     if is_dataset(data):
         if weighing.sample_weight is not None:
             raise ArgumentError(
@@ -103,6 +100,27 @@ def make_sources(
                 "augment goes with arrays (X, y) and data sets; got batches. Write DataLoader(…, augment=…)"
             )
         return _from_batches(model, problem, data, validation, weighing)
+    source, held_back, flat = _from_arrays(model, problem, data, validation, batch_size, seed, weighing)
+    source.preparation = preparation
+    changed = source if augment is None else AugmentedSource(source, augment, seed)
+    return Sources(changed, held_back, flat)
+
+
+def _paired(data: Any) -> Any:
+    """Items one by one as arrays (X, y); anything else as it is."""
+    return pair_of(read_items(data), type(data).__name__) if is_items(data) else data
+
+
+def _from_arrays(
+    model: nn.Module,
+    problem: Problem,
+    data: Any,
+    validation: Any,
+    batch_size: int,
+    seed: int,
+    weighing: Weighing,
+) -> tuple[ArraySource, Source | None, bool]:
+    """Of arrays (X, y), checked and cast at once: batches, those held back, whether predictions are (rows,)."""
     x = inputs_for(model, data[0])
     rows = rows_of(x)
     probe = run_model(model, first_rows(x, 2))
@@ -123,13 +141,11 @@ def make_sources(
         seed=seed,
         drop_last=_has_lone_row(model, rows_of(training.inputs), batch_size),
     )
-    source.preparation = preparation
     if held is not None:
         validated: Source | None = evaluation_source(held.inputs, held.targets, _combined(held, rule))
     else:
         validated = _given(model, problem, validation, probe, rule)
-    changed = source if augment is None else AugmentedSource(source, augment, seed)
-    return Sources(changed, validated, is_flat(data[1], probe))
+    return source, validated, is_flat(data[1], probe)
 
 
 # A data set of at most so many bytes is trained on as arrays, of which many batches go into one native call.

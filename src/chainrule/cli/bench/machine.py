@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +37,8 @@ def facts() -> dict[str, Any]:
         "threads": get_num_threads(),
         "compiled": config.compile and available(),
         "chainrule": __version__,
-        "packages": versions | {name: _version(name) for name in _PACKAGES},
+        "packages": versions | {name: env.version_of(name) for name in _PACKAGES},
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 # ------------------------------------------------------------------------------- foreign load

@@ -12,20 +12,25 @@ from typing import Any
 from ...errors import ArgumentError
 from .table import Teller
 
+HEADINGS = {"training_step": "## Dense networks", "networks": "## Images and sequences"}
+"""Records of workloads, and what stands above their tables."""
 BEGIN, END = "<!-- bench -->", "<!-- end of bench -->"
 
 
 def block(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown of the records of `training_step`, `growth` and `sklearn`, those that there are."""
+    """Markdown of the records of `training_step`, `networks`, `growth` and `sklearn`, those that there are."""
     teller = Teller("en")
     lines: list[str] = []
-    steps, growth, scikit = (records.get(name) for name in ("training_step", "growth", "sklearn"))
-    if steps is not None:
-        lines += ["## Steps", "", *teller.machine(steps), ""]
-        lines += [f"- {note}" for note in teller.notes(steps)]
-        for table in teller.workloads(steps):
+    growth, scikit = (records.get(name) for name in ("growth", "sklearn"))
+    steps = {name: records[name] for name in HEADINGS if name in records}
+    for name, found in steps.items():
+        lines += ["", HEADINGS[name], "", *teller.machine(found), ""]
+        lines += [f"- {note}" for note in teller.notes(found)]
+        for table in teller.workloads(found):
             lines += ["", *table.markdown()]
-        lines += ["", "## Where we lose", "", *(f"- {loss}" for loss in teller.losses(steps))]
+    if steps:
+        lines += ["", "## Where we lose", ""]
+        lines += [f"- {loss}" for found in steps.values() for loss in teller.losses(found)]
     if scikit is not None:
         lines += ["", "## scikit-learn's network", ""]
         for table in teller.scikit(scikit):
