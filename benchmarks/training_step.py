@@ -25,7 +25,7 @@ PAGE = ROOT / "docs" / "speed.md"
 DENSE = [name for name in WORKLOADS if name.startswith(("mlp", "odd"))]
 PARTS = {
     "training_step": [*DENSE, "--torch-compile", "--epoch"],
-    "networks": [*(name for name in WORKLOADS if name not in DENSE), "--torch-compile", "--epoch"],
+    "networks": [*(name for name in WORKLOADS if name not in DENSE), "--epoch"],
     "growth": ["--growth", "all"],
     "sklearn": ["--sklearn"],
 }

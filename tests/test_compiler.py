@@ -13,7 +13,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import functional as F
-from chainrule import ops
+from chainrule import nn, ops, optim
 from chainrule.compiler import PASSES, STAGES, Buffer, compile_graph
 from chainrule.compiler import loops as ir
 from chainrule.compiler.fuse import verify as verify_fusion
@@ -624,3 +624,50 @@ def test_checks_of_a_graph_are_part_of_it() -> None:
     assert step(cr.tensor([1.0, 2.0, 3.0]), cr.tensor([0, 2])).item() == 2.0
     assert len(step.graph().checks) == 1
     assert dataclasses.is_dataclass(step.graph().checks[0])
+
+
+# ------------------------------------------------------------------------------------------- other processors
+
+
+def _small_step() -> Any:
+    """Graph of a small training step, and numbers for what it reads."""
+    cr.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 40), nn.Tanh(), nn.LayerNorm(40), nn.Linear(40, 5))
+    optimizer = optim.Adam(model.parameters())
+
+    @compile
+    def step(x: Any, y: Any) -> Any:
+        loss = cr.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return step.graph(cr.randn(16, 24), cr.randint(0, 5, (16,)))
+
+
+@pytest.mark.parametrize(
+    ("triple", "processor", "registers", "word"),
+    [
+        ("x86_64-unknown-linux-gnu", "x86-64-v2", Registers(16, 16), "mulps"),
+        ("x86_64-unknown-linux-gnu", "x86-64-v3", Registers(32, 16), "vfmadd"),
+        ("x86_64-unknown-linux-gnu", "x86-64-v4", Registers(64, 32), "%zmm"),
+        ("aarch64-unknown-linux-gnu", "cortex-a76", Registers(16, 32), "fmla"),
+    ],
+    ids=["SSE", "AVX2", "AVX-512", "NEON"],
+)
+def test_the_same_code_for_other_processors(
+    triple: str, processor: str, registers: Registers, word: str
+) -> None:
+    """What is printed for their vectors is taken by LLVM and becomes their instructions."""
+    binding = pytest.importorskip("llvmlite.binding")
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    try:
+        target = binding.Target.from_triple(triple)
+    except RuntimeError:
+        pytest.skip("this llvmlite was built without that target")
+    module = binding.parse_assembly(compile_graph(_small_step(), registers).emitted.text)
+    module.triple = triple
+    module.verify()
+    assert word in target.create_target_machine(cpu=processor, opt=2).emit_assembly(module)

@@ -21,9 +21,10 @@ OPTIMIZERS = {"sgd": 0.01, "adam": 1e-3}
 """Each optimizer with its learning rate; everything else as in PyTorch."""
 DTYPES = ("float32", "float64")
 
-# Batches of an epoch: so many, or as many as stay within these elements.
+# Batches of an epoch: so many, or as many as stay within these elements and operations.
 _MOST_BATCHES = 100
 _MOST_ELEMENTS = 4_000_000
+_MOST_WORK = 15_000_000_000
 _FEWEST_BATCHES = 8
 
 
@@ -91,7 +92,8 @@ class Workload(ABC):
     def epoch(self) -> int:
         """How many batches an epoch has here."""
         inputs, _ = self.batches(1)
-        return max(_FEWEST_BATCHES, min(_MOST_BATCHES, _MOST_ELEMENTS // inputs.size))
+        fit = min(_MOST_ELEMENTS // inputs.size, _MOST_WORK // self.flops)
+        return max(_FEWEST_BATCHES, min(_MOST_BATCHES, fit))
 
     @property
     def parameters(self) -> int:
