@@ -126,7 +126,7 @@ def test_nothing_of_the_model_changes() -> None:
     assert (default_generator.get_state(), model[2].generator.get_state()) == random
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), state[name])
-    assert heard == [(1_000_000, 4)] * 2 and all(one.grad is None for one in model.parameters())
+    assert heard == [] and all(one.grad is None for one in model.parameters())
     compiled(cr.ones((2, 3)))
     assert (
         len(compiled._programs) == programs and len(model[0]._hooks.forward) == 1 and model[1]._hooks is None

@@ -96,4 +96,5 @@ def promote_scalar(dtype: Dtype, value: bool | int | float) -> Dtype:
 
 def of_python(value: bool | int | float) -> Dtype:
     """The type of a Python number standing alone: bool, int64 or float32."""
-    return _PYTHON[type(value)] if type(value) in _PYTHON else as_dtype(np.asarray(value).dtype)
+    kind = value.__class__  # a number that is traced names Python's kind here
+    return _PYTHON[kind] if kind in _PYTHON else as_dtype(np.asarray(value).dtype)

@@ -130,6 +130,10 @@ class TraceError(ChainruleError, RuntimeError):
     """A traced value was used as if it already had numbers."""
 
 
+class AssertionFailed(ChainruleError, AssertionError):
+    """An `assert` inside a compiled step does not hold; nothing was written."""
+
+
 class NonFiniteError(ChainruleError, FloatingPointError):
     """A loss or gradient of a compiled step is infinite or not a number; nothing was written."""
 
@@ -166,6 +170,10 @@ class RunError(ChainruleError, RuntimeError):
 
 class MissingExtraError(ChainruleError, ImportError):
     """An optional dependency is needed and not installed; the message names the extra."""
+
+
+class RecompileWarning(UserWarning):
+    """A compiled step is compiled again and again for the same reason, which costs more than it saves."""
 
 
 class GraphRetainedWarning(UserWarning):

@@ -85,6 +85,30 @@ class Trace(Protocol):
     def differentiated(self, node: Node) -> None:
         """`backward` starts at `node`."""
 
+    def require_grad(self, cell: Cell, value: bool) -> None:
+        """The cell requires grad from here on, or no longer."""
+        cell.requires_grad = value
+
+    def make_leaf(self, node: Node) -> Cell:
+        """A cell that holds `node` and requires grad."""
+        raise TraceError(
+            f"{self.place} a tensor becomes no leaf; got requires_grad=True on {node.type}. Set it outside, or use cr.grad"
+        )
+
+    # Whether numbers can be handed on before they are known: into results, texts and attributes.
+    delivers: ClassVar[bool] = False
+
+    def text_of(self, value: Any, spec: str) -> str:
+        """What stands for a value in a text until its numbers are known."""
+        return repr(value)
+
+    def decide(self, node: Node) -> bool | None:
+        """The truth of `node` where only one can be meant: in an assertion. None if that cannot be told."""
+        return None
+
+    def refused(self, error: TraceError, node: Node) -> None:
+        """Numbers were asked for that are not there; the error is on its way."""
+
 
 class State(threading.local):
     """What holds for the running thread: recording, scope, trace, depth of nested transformations."""

@@ -455,6 +455,11 @@ class _Steps(Trace):
         elif not condition.value.all():
             raise error(describe_range(message, None if subject is None else subject.value))
 
+    def refused(self, error: TraceError, node: Node) -> None:
+        """The step around hears of it, also if the function catches the error."""
+        if self.outer is not None:
+            self.outer.refused(error, node)
+
     # ------------------------------------------------------------------------------- cells
 
     def create(self, cell: Cell) -> None:

@@ -64,10 +64,16 @@ def bump_structure(owner: Any = None, name: str = "", before: Any = None, now: A
         _version += 1
 
 
-def changes_since(version: int) -> list[str] | None:
-    """What is different from what it was at that number, in words; None where that is no longer known."""
+def changes_since(version: int, but: frozenset[tuple[int, str]] = frozenset()) -> list[str] | None:
+    """What is different from what it was at that number, in words; None where that is no longer known.
+
+    but: attributes that do not count, by the identity of their owner and their name.
+    """
     different = _different(version)
-    return None if different is None else list(dict.fromkeys(_told(*one) for one in different))
+    if different is None:
+        return None
+    found = [one for one in different if (one[0].owner, one[0].name.rpartition(".")[2]) not in but]
+    return list(dict.fromkeys(_told(*one) for one in found))
 
 
 def can_return(version: int) -> bool:
@@ -104,7 +110,7 @@ def _told(first: Change, last: Change) -> str:
 
 def _mark(value: Any) -> Any:
     """Something by which a value can be told from another one, without holding it; None if there is nothing."""
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN:  # a number that is traced says of itself that it is one, and has no value
         return type(value), value
     try:
         return weakref.ref(value)

@@ -29,7 +29,7 @@ from ..ops.lowering import Contraction, View
 from ..pytree import flatten, unflatten
 from ..tensor import Tensor, as_tensor
 from ..tensor.creation import zeros
-from ..trace import arguments_of, trace
+from ..trace import trace
 from ..transforms import enable_grad
 from .hooks import Entry, ModuleHooks
 from .module import Module
@@ -113,7 +113,7 @@ def summary(model: Module, inputs: Any, *, dtypes: Any = None, language: str | N
     given, keywords = _arguments(inputs, dtypes, _float_type(model))
     try:
         with _observed(model, watcher), enable_grad():
-            trace(watcher.probe, arguments_of(given, keywords), "summary")
+            trace(watcher.probe, given, keywords, "summary", twice=False)
     except DtypeError as failure:
         if dtypes is not None:
             raise

@@ -5,6 +5,7 @@ Knows cells and traces; knows nothing of update formulas and of what is kept for
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -18,6 +19,7 @@ from ..structure import bump_structure
 from ..tensor import Tensor
 from ..tensor.core import of_cell
 from ..tensor.elementwise import astype
+from ..tensor.number import is_number, number_of
 
 Value = Any
 """A float or an array in an eager step, a tensor in a traced one."""
@@ -41,6 +43,7 @@ class ParameterGroup(MutableMapping[str, Any]):
     ) -> None:
         self._params = params
         self._check = check
+        self._as_tensors = False
         self._cells: dict[str, Cell | tuple[Cell, ...]] = {}
         self._flags: dict[str, bool] = {}
         self._notes: dict[str, float] = {}
@@ -64,7 +67,17 @@ class ParameterGroup(MutableMapping[str, Any]):
         if name not in self._cells:
             raise KeyError(f"{name}; a parameter group has {', '.join(self)}")
         cells = self._cells[name]
-        return tuple(_read(one) for one in cells) if isinstance(cells, tuple) else _read(cells)
+        read = of_cell if self._as_tensors and state.trace is not None else _read
+        return tuple(read(one) for one in cells) if isinstance(cells, tuple) else read(cells)
+
+    @contextlib.contextmanager
+    def as_tensors(self) -> Iterator[None]:
+        """Numbers as float64 tensors while a step is traced: for formulas that compute with tensors' functions."""
+        self._as_tensors = True
+        try:
+            yield
+        finally:
+            self._as_tensors = False
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self or name == "params":
@@ -165,11 +178,14 @@ def _scalar_cell(name: str, value: Any) -> Cell:
 
 
 def _read(cell: Cell) -> Value:
-    return float(cell.array) if state.trace is None else of_cell(cell)
+    """A Python number; in a trace one that each call gives, and as weak as Python's beside tensors."""
+    return float(cell.array) if state.trace is None else number_of(cell.read())
 
 
 def _write(cell: Cell, value: Any) -> None:
-    if isinstance(value, Tensor) and state.trace is not None:
+    if is_number(value):
+        cell.write_node(value.node)
+    elif isinstance(value, Tensor) and state.trace is not None:
         cell.write_node(astype(value, cell.array.dtype).node)
     else:
         cell.write_node(constant(np.array(number(cell.name or "value", value))))

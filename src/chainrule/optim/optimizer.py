@@ -114,7 +114,8 @@ class Optimizer:
                 if state.trace is None:
                     self._step_eagerly(group)
                 else:
-                    self._step_traced(group)
+                    with group.as_tensors():
+                        self._step_traced(group)
         return loss
 
     def _step_eagerly(self, group: ParameterGroup) -> None:

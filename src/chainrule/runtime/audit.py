@@ -127,9 +127,9 @@ class Audit:
         return "\n".join(lines)
 
 
-def audit_program(program: Program, leaves: Sequence[Any]) -> Audit:
-    """Compare one call of a program, with its flattened arguments, with the interpreter. Nothing is changed by it."""
-    return audit_sources(program.compilation, program.snapshot(list(leaves)))
+def audit_program(program: Program, given: list[Array]) -> Audit:
+    """Compare one call of a program, with arrays for its inputs, with the interpreter. Nothing is changed by it."""
+    return audit_sources(program.compilation, program.snapshot(given))
 
 
 def audit_sources(compilation: Compilation, sources: Sequence[Array]) -> Audit:

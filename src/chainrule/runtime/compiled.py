@@ -7,7 +7,6 @@ Knows programs and traces; knows nothing of how code is made or run.
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 import threading
 import types
@@ -18,17 +17,17 @@ from ..backends import refuse_without_jax
 from ..compiler import nothing_collected
 from ..config import config
 from ..elsewhere import checked
-from ..errors import ArgumentError
+from ..errors import ArgumentError, RecompileWarning, TraceError, warn
 from ..graph import Graph, state
 from ..locks import FINDING, lock
-from ..structure import can_return, changes_since, structure_version
-from ..trace import Arguments, arguments_of, labels, trace
+from ..structure import can_return, changes_since
+from ..trace import NeedsNumber, Plain, Traced, difference_between, trace
 from .audit import Audit, audit_program
 from .device import DeviceProgram
 from .device_report import audit_device, report_of_device
 from .program import Program
 from .report import Report, Stages, report_of
-from .served import Served
+from .served import Call, Served
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +44,12 @@ _MOST_REASONS = 1000
 # Causes that one reason names.
 _MOST_CAUSES = 4
 
+# Further compilations for one cause after which it is told that they will not end.
+_STORM = 8
+
+# The call that is compared with a fresh trace.
+_VERIFIED_CALLS = 2
+
 
 class Compiled(Generic[P, R]):
     """A function that runs as machine code, one program for each kind of call.
@@ -59,22 +64,66 @@ class Compiled(Generic[P, R]):
         self.recompiles: list[str] = []
         self._programs: list[Served] = []
         self._last: Served | None = None
+        # Python numbers by where they live: those that are inputs, and those that decide what the graph looks like.
+        self._dynamic: set[Any] = set()
+        self._static: set[Any] = set()
+        self._counts: dict[str, int] = {}
         self._lock = lock(threading.RLock(), FINDING)
 
     def __call__(self, *args: P.args, **keywords: P.kwargs) -> R:
         """Run the program for this kind of call, made first if there is none."""
-        last = self._last
-        if last is not None and not keywords and last.serves(args):
-            quick: R = last.run(args)
-            return quick
-        if not config.compile or state.trace is not None:
-            return self.function(*args, **keywords)
-        arguments = arguments_of(args, keywords)
-        with self._lock:  # of threads that bring the same new kind of call, one traces
-            program = self._find(arguments) or self._make(arguments)
-            self._last = program
-        result: R = program(arguments.leaves)
+        program = self._last
+        found = None if program is None else program.serve(args, keywords)
+        if found is None:
+            if not config.compile or state.trace is not None:
+                return self.function(*args, **keywords)
+            program, found = self._served(args, keywords)
+        assert program is not None
+        if program.calls < _VERIFIED_CALLS:
+            self._verify(program, args, keywords)
+        result: R = program.run(found)
         return result
+
+    def _served(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Served, Call]:
+        """The program for a call, made first if there is none, and what it has found."""
+        with self._lock:  # of threads that bring the same new kind of call, one traces
+            for program in reversed(self._programs):
+                found = program.serve(args, keywords)
+                if found is not None:
+                    self._programs.remove(program)
+                    self._programs.append(program)  # the one that was used longest ago stands first
+                    self._last = program
+                    return program, found
+            program = self._make(args, keywords)
+            found = program.serve(args, keywords)
+            if found is None:
+                told = (
+                    "; ".join(map(str, program.traced.guards.differences(args, keywords)))
+                    or "its surroundings"
+                )
+                raise TraceError(
+                    f"a compiled step does the same at each call; {self._name} changes what it depends on while it is "
+                    f"looked at: {told}. Compute that before the step and pass it as an argument"
+                )
+            self._last = program
+            return program, found
+
+    def _verify(self, program: Served, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """The first calls are traced again: what has changed by itself, seen by no guard, is found here."""
+        program.calls += 1
+        if program.calls != _VERIFIED_CALLS:
+            return
+        with self._lock:
+            again = self._trace(args, keywords, twice=False)
+        told = difference_between(program.traced, again)
+        if told is not None:
+            self._programs = [one for one in self._programs if one is not program]
+            self._last = None
+            raise TraceError(
+                f"a compiled step does the same at each call; {self._name} computes something else although nothing that "
+                f"it depends on has changed: {told[0]}. Compute what changes before the step and pass it as an argument",
+                told[1],
+            )
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -90,7 +139,7 @@ class Compiled(Generic[P, R]):
         """The graph of a call with these arguments, which is traced but not run; without any, the last one's."""
         if not args and not keywords and self._last is not None:
             return self._last.traced.graph
-        return trace(self.function, arguments_of(args, keywords), self._name).graph
+        return trace(self.function, args, keywords, self._name).graph
 
     def stages(self) -> Stages:
         """Every stage of the last call's program as text, by name: trace, simplify, layout, fuse, lower, plan, llvm.
@@ -130,10 +179,8 @@ class Compiled(Generic[P, R]):
         """
         program, sources = self._last, None
         if args or keywords or program is None:
-            arguments = arguments_of(args, keywords)
-            with self._lock:
-                program = self._last = self._find(arguments) or self._make(arguments)
-            sources = program.snapshot(arguments.leaves)
+            program, found = self._served(args, keywords)
+            sources = program.snapshot(found[0])
         if isinstance(program, DeviceProgram):
             return report_of_device(program, sources, len(self._programs), self.recompiles)
         assert isinstance(program, Program)
@@ -151,13 +198,13 @@ class Compiled(Generic[P, R]):
         >>> step.audit(cr.tensor([0.5, -2.0])).ok
         True
         """
-        arguments = arguments_of(args, keywords)
-        with self._lock:
-            program = self._find(arguments) or self._make(arguments)
+        last = self._last
+        program, (given, _) = self._served(args, keywords)
+        self._last = last
         if isinstance(program, DeviceProgram):
-            return audit_device(program, arguments.leaves)
+            return audit_device(program, given)
         assert isinstance(program, Program)
-        return audit_program(program, arguments.leaves)
+        return audit_program(program, given)
 
     def _needed(self) -> Served:
         """The last call's program."""
@@ -167,93 +214,84 @@ class Compiled(Generic[P, R]):
 
     # ------------------------------------------------------------------------------- programs
 
-    def _find(self, arguments: Arguments) -> Served | None:
-        """The program that serves this call: the same kind of arguments, and nothing changed around it."""
-        version = structure_version()
-        for program in reversed(self._programs):
-            traced = program.traced
-            if traced.arguments.key != arguments.key:
-                continue
-            if traced.version != version and changes_since(traced.version) != []:
-                continue
-            if not traced.changes():
-                traced.version = version
-                self._programs.remove(program)
-                self._programs.append(program)  # the one that was used longest ago stands first
-                return program
-        return None
+    def _trace(self, args: tuple[Any, ...], keywords: dict[str, Any], twice: bool = True) -> Traced:
+        """A trace; numbers that turn out to decide what it looks like are no inputs from then on."""
+        while True:
+            try:
+                return trace(self.function, args, keywords, self._name, frozenset(self._dynamic), twice)
+            except NeedsNumber as needed:
+                self._dynamic -= needed.keys
+                self._static |= needed.keys
 
-    def _make(self, arguments: Arguments) -> Served:
+    def _make(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Served:
         """Trace and compile; say why, if this is not the first time."""
-        reason = self._reason(arguments)
+        reasons = self._reasons(args, keywords)
         with nothing_collected():
-            traced = trace(self.function, arguments, self._name)
+            traced = self._trace(args, keywords)
             program = DeviceProgram(traced) if self.backend == "jax" else Program(traced)
-        program.traced.arguments = Arguments(_kept(arguments), arguments.structure, arguments.key)
-        program.traced.labels = self._labels(arguments)
         if self._last is not None:
-            self.recompiles.append(reason)
-            del self.recompiles[:-_MOST_REASONS]
+            self._note(reasons)
         if isinstance(program, Program) and program.native is None:
             _say_once()
         kept = [one for one in self._programs if can_return(one.traced.version)]
         self._programs = [*kept, program][-_MOST_PROGRAMS:]
         return program
 
-    def _reason(self, arguments: Arguments) -> str:
-        """What is different from the last call, in words."""
+    def _reasons(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> list[str]:
+        """What is different from the last call, in words. Numbers that have changed become inputs."""
         if self._last is None:
-            return ""
+            return []
         last = self._last.traced
-        found = [] if last.arguments.key == arguments.key else self._differences(last.arguments, arguments)
-        written = changes_since(last.version)
-        changed = last.changes()
-        found += changed + [one for one in written or [] if one not in changed]
-        if written is None and not changed:
+        differences = last.guards.differences(args, keywords)
+        for one in differences:
+            before, key = one.pattern.value, getattr(one.pattern, "key", None)
+            if type(one.pattern) is Plain and type(before) in (int, float) and type(one.now) is type(before):
+                if key is not None and key not in self._static:
+                    self._dynamic.add(key)
+        found = [
+            f"{label}: {one} → {other}"
+            for label, one, other in zip(
+                ("gradients enabled", "config.check_finite"),
+                last.guards.flags,
+                (state.grad_enabled, config.check_finite),
+            )
+            if one != other
+        ]
+        found += [str(one) for one in differences]
+        found += [one for one in last.changed_cells() if one not in found]
+        written = changes_since(last.version, last.answered)
+        found += [one for one in written or [] if one not in found]
+        if written is None and not found:
             found.append("attributes of modules or optimizers were written")
-        more = [f"and {len(found) - _MOST_CAUSES} more"] if len(found) > _MOST_CAUSES else []
-        return (
-            "; ".join([*found[:_MOST_CAUSES], *more]) or "its program was dropped: there were too many others"
-        )
-
-    def _labels(self, arguments: Arguments) -> list[str]:
-        """What the leaves of a call's arguments are called."""
-        try:
-            names = list(inspect.signature(self.function).parameters)
-        except (TypeError, ValueError):
-            names = []
-        return labels(arguments.structure, names)
-
-    def _differences(self, old: Arguments, new: Arguments) -> list[str]:
-        before, now = self._labels(old), self._labels(new)
-        if old.key[0] != new.key[0]:
-            if before != now:
-                return [f"arguments: {', '.join(before)} → {', '.join(now)}"]
-            return ["the arguments are nested in another way"]
-        found = []
-        for label, one, other in zip(
-            ("gradients enabled", "config.check_finite"), old.key[1:3], new.key[1:3]
-        ):
-            if one != other:
-                found.append(f"{label}: {one} → {other}")
-        for label, one, other in zip(now, old.key[3:], new.key[3:]):
-            if one != other:
-                told = f"{_shown(one)} → {_shown(other)}"
-                found.append(
-                    f"argument {label}: " + (told if _shown(one) != _shown(other) else "another object")
-                )
         return found
 
+    def _note(self, reasons: list[str]) -> None:
+        """Keep the reason; where the same one comes again and again, say so once."""
+        more = [f"and {len(reasons) - _MOST_CAUSES} more"] if len(reasons) > _MOST_CAUSES else []
+        text = "; ".join([*reasons[:_MOST_CAUSES], *more])
+        self.recompiles.append(text or "its program was dropped: there were too many others")
+        del self.recompiles[:-_MOST_REASONS]
+        for one in reasons[:_MOST_CAUSES]:
+            name = one.partition(": ")[0]
+            self._counts[name] = self._counts.get(name, 0) + 1
+            if self._counts[name] == _STORM + 1:
+                warn(
+                    f"{self._name} was compiled {_STORM} times more because of {name} (at last {one}). {_cure(one)}",
+                    RecompileWarning,
+                )
 
-def _kept(arguments: Arguments) -> list[Any]:
-    """Leaves without the arrays: what is an input is not held."""
-    return [
-        None if isinstance(key, tuple) else leaf for key, leaf in zip(arguments.key[3:], arguments.leaves)
-    ]
 
-
-def _shown(key: Any) -> str:
-    return str(key[1]) if isinstance(key, tuple) and len(key) == 2 else str(key)
+def _cure(reason: str) -> str:
+    """What helps against a reason that comes again and again."""
+    if "[" in reason.partition(": ")[2] and "→" in reason:
+        return (
+            "Give it batches of few shapes: pad or bucket them (cr.data.DataLoader, cr.data.pad), or drop the last batch "
+            "that is smaller"
+        )
+    before = reason.rpartition(" → ")[0].rpartition(": ")[2]
+    if before[:1].isdigit() or before[:1] == "-":
+        return "It decides what the step looks like, so each value needs code of its own: pass a tensor and use cr.where"
+    return "Keep the object and change what is in it, or pass it as an argument"
 
 
 @functools.cache

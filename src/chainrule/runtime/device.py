@@ -54,24 +54,24 @@ class DeviceProgram(Served):
                 if name in config.dump:
                     print(f"--- {name}\n{text}", file=sys.stderr)
 
-    def _step(self, given: list[Array], leaves: Any) -> Any:
+    def _step(self, given: list[Array], call: tuple[Any, ...]) -> Any:
         with self._lock:
             before = [cell._array for cell, _ in self.executable.donated]
             kept, donated = self._state(before)
             found: list[Any] = []
             try:
                 self.executable.run(given, kept, donated, found)
-                outputs = self._settle(found[0], before, leaves)
+                outputs = self._settle(found[0], before, call)
             except BaseException:
                 # What was donated is gone: whatever a signal's handler raises here (Ctrl-C), the cells get the new
                 # arrays first. A step happens as a whole or not at all.
                 if found:
-                    self._settle(found[0], before, leaves)
+                    self._settle(found[0], before, call)
                 raise
             self._has_run = True
             if outputs is None:
                 self._raise_check(given)
-        return self._result(outputs or [])
+        return self._result(call, outputs or [])
 
     def _state(self, before: list[Any]) -> tuple[list[Any], list[Any]]:
         """What the graph reads from cells: arrays that stay, and arrays that are used up."""
@@ -94,7 +94,7 @@ class DeviceProgram(Served):
             known = self._uploaded[cell] = generation, self.executable.copy(array)
         return known[1]
 
-    def _settle(self, found: Any, before: list[Any], leaves: Any) -> list[Array] | None:
+    def _settle(self, found: Any, before: list[Any], call: tuple[Any, ...]) -> list[Array] | None:
         """Commit what was computed, or put back what was donated. The outputs, or None if a check has failed."""
         status, outputs, written = found
         on_host = [k for k, (_, part) in enumerate(self._slots) if part != "array"]
@@ -110,7 +110,7 @@ class DeviceProgram(Served):
         values = list(written)
         for k, array in zip(on_host, grads):
             values[k] = array
-        self._commit(results, values, leaves)
+        self._commit(values, self._effects(call, results))
         if self._generations:  # types stay what they were, so the next call need not look at them
             for k in self._replaced:
                 self._generations[k] += 1

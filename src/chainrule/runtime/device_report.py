@@ -112,13 +112,13 @@ def _arguments(program: DeviceProgram, sources: Sequence[Array]) -> tuple[list[A
 # ------------------------------------------------------------------------------------------------- audit
 
 
-def audit_device(program: DeviceProgram, leaves: Sequence[Any]) -> Audit:
-    """Compare one call of a program, with its flattened arguments, with the interpreter. Nothing is changed by it.
+def audit_device(program: DeviceProgram, given: list[Array]) -> Audit:
+    """Compare one call of a program, with arrays for its inputs, with the interpreter. Nothing is changed by it.
 
     Twice: every value of the graph, from the operands that JAX itself has for it, so that a difference is blamed on
     one operation; and what the step as it is gives back and writes, with bounds for all roundings on the way.
     """
-    sources = program.snapshot(list(leaves))
+    sources = program.snapshot(given)
     audit = Audit(program.graph.name)
     with ops.quiet():
         _compare_values(program, sources, audit)

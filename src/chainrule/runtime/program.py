@@ -25,6 +25,8 @@ from .memory import address, aligned, array_of, first_alone, make_alone, whole
 from .served import Served, read_part
 from .threads import get_num_threads, pool
 
+_Found = tuple[list[Array], list[Array], list[Callable[[], None]]]
+
 
 class Program(Served):
     """One trace with what runs it: machine code, or the interpreter where LLVM is missing."""
@@ -45,22 +47,22 @@ class Program(Served):
         self._prepare_table()
         self._prepare_commit()
 
-    def _step(self, given: list[Array], leaves: Any) -> Any:
+    def _step(self, given: list[Array], call: tuple[Any, ...]) -> Any:
         with self._lock:
             results: list[Array] = []
-            found: list[tuple[list[Array], list[Array]]] = []
+            found: list[_Found] = []
             try:
                 (self._interpret if self.native is None else self._run_native)(given, results)
-                found.append(self._find(given, results))
-                self._commit(*found[0], leaves)
+                found.append(self._find(given, results, call))
+                self._commit(*found[0][1:])
             except BaseException:
                 # What a signal's handler raises (Ctrl-C) can come between any two lines here. If a commit has begun,
                 # it is completed before that goes on: a step happens as a whole or not at all.
                 if found or self._table[self._done]:
-                    self._commit(*(found[0] if found else self._find(given, results)), leaves)
+                    self._commit(*(found[0] if found else self._find(given, results, call))[1:])
                 raise
             outputs = found[0][0]
-        return self._result(outputs)
+        return self._result(call, outputs)
 
     # ------------------------------------------------------------------------------- compute
 
@@ -195,13 +197,13 @@ class Program(Served):
         self._values = [finder(node) for _, node in writes if node is not None]
         self._outputs = [finder(node) for node in graph.outputs]
 
-    def _find(self, given: list[Array], results: list[Array]) -> tuple[list[Array], list[Array]]:
-        """The outputs, and the new values of the cells that are not written in place: all before one is written."""
-        return [find(given, results) for find in self._outputs], [
-            find(given, results) for find in self._values
-        ]
+    def _find(self, given: list[Array], results: list[Array], call: tuple[Any, ...]) -> _Found:
+        """The outputs, the new values of the cells that are not written in place, and effects: all before one happens."""
+        outputs = [find(given, results) for find in self._outputs]
+        values = [find(given, results) for find in self._values]
+        return outputs, values, self._effects(call, outputs)
 
-    def _commit(self, outputs: list[Array], values: list[Any], leaves: Any) -> None:
-        """Write the cells, and let the handles that stand for something else now follow. May be done twice."""
-        super()._commit(outputs, values, leaves)
+    def _commit(self, values: list[Any], effects: list[Callable[[], None]]) -> None:
+        """Write the cells, and put values where the function puts them. May be done twice."""
+        super()._commit(values, effects)
         self._table[self._done] = 0

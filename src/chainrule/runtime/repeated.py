@@ -18,8 +18,7 @@ from ..compiler.repeat import LIBRARIES, NAME, repeat_text
 from ..errors import ChainruleError
 from ..graph import Node
 from ..operations import Array
-from ..pytree import unflatten
-from ..trace import Result
+from ..trace import Given, Held, Nested, Once, Result, Template
 from .memory import address, aligned, make_alone
 from .program import Program
 from .served import Served
@@ -90,8 +89,7 @@ class Repeated:
                 program._table[program._done] = 0
             del held
             failure = None if done == count else self._failure()
-        found = [lists[one.index][:done] if type(one) is Result else one for one in program.traced.results]
-        return done, unflatten(program.traced.structure, found), failure
+        return done, _stacked(program.traced.result, [one[:done] for one in lists]), failure
 
     def _call(self, data: Sequence[Array], order: NDArray[np.int64], lists: list[Array], count: int) -> int:
         program, table = self._program, self._program._table
@@ -145,7 +143,8 @@ def repeated(program: Served) -> Repeated | None:
     fits = (
         program.native is not None
         and program._function is program.native.function
-        and program._quick
+        and not program.traced.effects
+        and all(isinstance(one, Given | Held) and one.argument for one in program.traced.inputs)
         and bool(graph.inputs)
         and all(
             node.shape and node.shape[0] == graph.inputs[0].shape[0] and _bytes(node) for node in graph.inputs
@@ -153,9 +152,19 @@ def repeated(program: Served) -> Repeated | None:
         and all(part == "array" for _, part in (*graph.reads, *graph.writes))
         and all(node in computed or node in in_place for node in graph.writes.values())
         and all(node in computed for node in graph.outputs)
-        and all(type(one) is Result for one in program.traced.results)
+        and all(isinstance(one, Result | Nested | Once) for one in program.traced.result.parts())
     )
     return Repeated(program) if fits else None
+
+
+def _stacked(template: Template, lists: list[Array]) -> Any:
+    """What a function returns, with arrays in place of tensors."""
+    if isinstance(template, Once):
+        return _stacked(template.inner, lists)
+    if isinstance(template, Nested):
+        return template.make([_stacked(one, lists) for one in template.items])
+    assert isinstance(template, Result)
+    return lists[template.index]
 
 
 def _bytes(node: Node) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import ops
 from ..dtypes import Dtype, as_dtype
-from ..errors import ArgumentError, DtypeError, GradientError, ShapeError, TraceError
+from ..errors import ArgumentError, DtypeError, GradientError, ShapeError
 from ..graph import Cell, Node, Trace, state
 from ..operations import CONSTANT, Attributes, Operation
 from ..structure import bump_structure
@@ -123,13 +123,28 @@ class Tensor(Operators):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if self._cell is not None:
+        if state.trace is not None and self.node.value is None:
+            self._require_grad_traced(bool(value))
+        elif self._cell is not None:
             _differentiable(self._cell.array)
             before, self._cell.requires_grad = self._cell.requires_grad, bool(value)
             bump_structure(self._cell, f"{self._cell.name or 'a tensor'}.requires_grad", before, bool(value))
         elif value and not self.requires_grad:
             self._cell = Cell(_differentiable(self.numpy()), requires_grad=True)
             self._node = None
+        elif not value and self.requires_grad:
+            raise GradientError("requires_grad can be switched off on leaves only. Use detach()")
+
+    def _require_grad_traced(self, value: bool) -> None:
+        """The same while a step is recorded: what becomes of it is written when the step has run."""
+        trace = state.trace
+        assert trace is not None
+        if self.dtype.kind != "f":
+            _differentiable(np.empty(0, self.dtype))
+        if self._cell is not None:
+            trace.require_grad(self._cell, value)
+        elif value and not self.requires_grad:
+            self._cell, self._node = trace.make_leaf(self.node), None
         elif not value and self.requires_grad:
             raise GradientError("requires_grad can be switched off on leaves only. Use detach()")
 
@@ -173,9 +188,10 @@ class Tensor(Operators):
             node = self.node
             made = f" (made at {node.origin})" if node.origin is not None else ""
             trace = state.trace or Trace
-            raise TraceError(
+            number.refuse(
+                node,
                 f"{trace.place} a tensor has no numbers yet; got Traced {node.type} {node.operation.name}{made}. "
-                f"{trace.advice}"
+                f"{trace.advice}",
             )
         result: NDArray[Any] = value
         return result
@@ -194,6 +210,8 @@ class Tensor(Operators):
         """The only element, as a Python number. Raises ShapeError if there are more."""
         if self.size != 1:
             raise ShapeError(f"item() needs exactly one element; got shape {self.shape}. Use tolist()")
+        if state.trace is not None and state.trace.delivers and self.node.value is None:
+            return number.number_of(self.node)  # type: ignore[return-value]
         result: bool | int | float = self._array().item()
         return result
 
@@ -202,10 +220,16 @@ class Tensor(Operators):
         return self._array().tolist()
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._only())
+
+    def _only(self) -> Any:
+        """The only element, known now."""
+        if self.size != 1:
+            raise ShapeError(f"item() needs exactly one element; got shape {self.shape}. Use tolist()")
+        return self._array().item()
 
     def __int__(self) -> int:
-        value = self.item()
+        value = self._only()
         if not math.isfinite(value):
             raise ArgumentError(
                 f"no whole number stands for {value}; got it from int(tensor). Use isfinite first"
@@ -217,12 +241,16 @@ class Tensor(Operators):
             raise ShapeError(
                 f"the truth of {self.size} elements is not defined; got shape {self.shape}. Use all() or any()"
             )
-        return bool(self.item())
+        if state.trace is not None and self.node.value is None:
+            decided: bool | None = state.trace.decide(dispatch.astype(self.node, np.dtype(bool)))
+            if decided is not None:
+                return decided
+        return bool(self._only())
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
             raise DtypeError(f"an index must be a whole number; got {self.dtype.name}. Use astype(int64)")
-        return int(self.item())
+        return int(self._only())
 
     def __complex__(self) -> complex:
         return complex(float(self))
@@ -359,6 +387,24 @@ class Tensor(Operators):
     def __repr__(self) -> str:
         return display.text(self.node, self._cell is not None)
 
+    def __str__(self) -> str:
+        return self._text("")
+
+    def __format__(self, spec: str) -> str:
+        return self._text(spec)
+
+    def _text(self, spec: str) -> str:
+        """The tensor in a text; with a format the number of a tensor of one element. A compiled step fills it in."""
+        if state.trace is not None and state.trace.delivers and self.node.value is None:
+            return state.trace.text_of(self, spec)
+        if not spec:
+            return repr(self)
+        if self.size != 1:
+            raise ShapeError(
+                f"a format such as {spec!r} is for one number; got a tensor of shape {self.shape}"
+            )
+        return format(self._array().item(), spec)
+
     def _repr_html_(self) -> str:
         return display.table(self.node, self._cell is not None)
 
@@ -478,7 +524,7 @@ def as_operand(data: Any) -> Any:
     """A node, or a Python number (which takes the dtype of what stands beside it)."""
     if isinstance(data, Tensor):
         return data.node
-    if isinstance(data, bool | int | float):
+    if isinstance(data, bool | int | float):  # a TracedNumber says so too
         return data  # numpy.float64 is a Python float too, and as weak: `x / np.sqrt(2)` keeps float32
     if isinstance(data, np.floating):
         return float(data)
@@ -494,4 +540,4 @@ def elementwise(op: ops.Elementwise, *operands: Any) -> Tensor:
     return wrap(dispatch.elementwise(op, nodes))
 
 
-from . import arrival, interchange  # noqa: E402 - they need Tensor, which is complete here
+from . import arrival, interchange, number  # noqa: E402 - they need Tensor, which is complete here

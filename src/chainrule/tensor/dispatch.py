@@ -31,6 +31,15 @@ from ..ops.shapes import broadcast_shapes
 Number = bool | int | float
 
 
+class Weak:
+    """A Python number that a call will give: a node without axes that takes the dtype of what stands beside it."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+
 # The largest float32: beyond it NumPy warns when it makes an array of a Python number.
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -205,6 +214,8 @@ def _weak(operand: Any, dtype: Dtype) -> Node:
 
 def number(value: Number, dtype: Dtype) -> Node:
     """A constant of a Python number of any size: too large for float32 is infinity, without a warning."""
+    if issubclass(type(value), Weak):
+        return astype(value.node, dtype)  # type: ignore[union-attr]
     if -_LARGEST <= value <= _LARGEST:
         return constant(value, dtype)
     with ops.quiet():
@@ -216,6 +227,9 @@ def number(value: Number, dtype: Dtype) -> Node:
 
 def _checked(op: ops.Op, value: Number, dtype: Dtype) -> Number:
     """The number, if the integer type can hold it."""
+    if issubclass(type(value), Weak):
+        # Whole numbers of a call fit 64 bits; a smaller type needs to know which one it is.
+        return value if dtype.kind not in "iu" or dtype == DEFAULT_INTEGER else int(value)
     if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
         limits = np.iinfo(dtype)
         raise DtypeError(

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 from .. import ops
 from ..dtypes import DEFAULT_FLOAT, Dtype, dtype_or_default, float64, uint32
 from ..errors import ArgumentError, DtypeError
-from ..graph import Cell, Node
+from ..graph import Cell, Node, constant
 from ..ops.shapes import as_shape, whole
 from . import dispatch
 from .core import Tensor, elementwise, wrap
@@ -43,7 +43,7 @@ class Generator:
         seed = whole("manual_seed", "seed", seed)
         if not 0 <= seed < 1 << 64:
             raise ArgumentError(f"a seed must be a whole number from 0 to 2**64 - 1; got {seed}")
-        self.cell.write(np.array([seed & _MASK, seed >> 32, 0, 0], uint32))
+        self.cell.write_node(constant(np.array([seed & _MASK, seed >> 32, 0, 0], uint32)))
         return self
 
     def get_state(self) -> list[int]:
@@ -54,7 +54,7 @@ class Generator:
         """Continue from a state that `get_state` gave. Raises ArgumentError for anything else."""
         if len(words) != 4 or not all(isinstance(word, int) and 0 <= word <= _MASK for word in words):
             raise ArgumentError(f"a generator's state is four 32-bit numbers; got {words!r}. Use get_state")
-        self.cell.write(np.array(words, uint32))
+        self.cell.write_node(constant(np.array(words, uint32)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Generator:
         """A stream of its own that goes on in the same way."""

@@ -1,15 +1,32 @@
-"""Python function → Graph, with everything that has been taken for granted on the way.
+"""Python function → Graph, with everything that has been taken for granted on the way, and all that it leaves behind.
 
 Knows Python functions, tensors and cells; knows nothing of what becomes of the graph.
 """
 
 from ..ops.bounds import describe_range
-from .function import Arguments, Result, Traced, arguments_of, labels, trace, tracing_lock
-from .guards import identities
-from .purity import find_impurity
+from .function import NeedsNumber, Traced, trace, tracing_lock
+from .guards import Difference
+from .patterns import Given, Held, Number, Plain
+from .purity import difference_between
 from .recording import Tracing
+from .templates import Nested, Once, Require, Result, Template
 
 __all__ = [
-    "Arguments", "Result", "Traced", "Tracing", "arguments_of", "describe_range", "find_impurity", "identities",
-    "labels", "trace", "tracing_lock",
+    "Difference",
+    "Given",
+    "Held",
+    "NeedsNumber",
+    "Nested",
+    "Number",
+    "Once",
+    "Plain",
+    "Require",
+    "Result",
+    "Template",
+    "Traced",
+    "Tracing",
+    "describe_range",
+    "difference_between",
+    "trace",
+    "tracing_lock",
 ]  # fmt: skip

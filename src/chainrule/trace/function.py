@@ -1,108 +1,72 @@
-"""Python function → Graph: the function runs once with nodes that have no numbers, and what it does is recorded.
+"""Python function → Graph: the function runs with nodes that have no numbers, and what it does is recorded.
 
-Nothing is changed while tracing: if the function fails, everything is as before.
-Knows tensors, cells and pytrees; knows nothing of loops or machine code.
+Nothing is changed while tracing: what the function has written is put back, and happens with each call instead. It is
+traced twice: what comes out differently the second time is no function of its inputs.
+Knows tensors, cells and what surrounds a function; knows nothing of loops or machine code.
 """
 
 from __future__ import annotations
 
+import builtins
+import contextlib
+import gc
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from ..config import config
-from ..dtypes import as_dtype
-from ..errors import GradientError, TraceError
-from ..graph import Cell, Graph, Node, state
+from ..errors import Origin, TraceError
+from ..graph import Cell, Graph, Node, state, topological
 from ..locks import TRACING, lock
-from ..operations import INPUT, Type
-from ..pytree import flatten, skeleton, unflatten
-from ..pytree import labels as label_leaves
+from ..operations import Type
 from ..structure import structure_version
-from ..tensor import Tensor, wrap
-from .guards import Watched, captured_tensors, snapshot, watch
+from ..tensor import Tensor
+from . import patterns as pt
+from .frames import Observer, finding
+from .guards import Guards
+from .patterns import Pattern
+from .purity import difference_between
 from .recording import Tracing
+from .results import Recipes
+from .spaces import Attributes
+from .surroundings import Surroundings
+from .templates import Effect, Template
 
-# -------------------------------------------------------------------------------------- arguments, results
-
-
-@dataclass(eq=False)
-class Arguments:
-    """A call's arguments: leaves, how they are nested, and the key that says which traces can serve them."""
-
-    leaves: list[Any]
-    structure: Any
-    key: tuple[Any, ...]
-
-
-def arguments_of(args: tuple[Any, ...], keywords: dict[str, Any]) -> Arguments:
-    """Flatten a call. Tensors and arrays count by type, cells and objects by identity, numbers by value."""
-    leaves, structure = flatten((args, keywords))
-    key = (skeleton(structure), state.grad_enabled, config.check_finite, *map(_leaf_key, leaves))
-    return Arguments(leaves, structure, key)
-
-
-def _leaf_key(leaf: Any) -> Any:
-    if is_input(leaf):
-        return Type(tuple(leaf.shape), as_dtype(leaf.dtype))
-    return snapshot(leaf)
-
-
-def is_input(leaf: Any) -> bool:
-    """Whether an argument's numbers are given anew at each call."""
-    if isinstance(leaf, Tensor):
-        return leaf.cell is None
-    return isinstance(leaf, np.ndarray | np.generic)
-
-
-def labels(structure: Any, names: Sequence[str]) -> list[str]:
-    """What each leaf of the arguments is called: `batch['x']`, `args[2]`, `training`."""
-    positional, named = structure.children
-    found: list[str] = []
-    for k, child in enumerate(positional.children):
-        found.extend(label_leaves(child, names[k] if k < len(names) else f"argument {k}"))
-    for name, child in zip(named.keys, named.children):
-        found.extend(label_leaves(child, name))
-    return found
-
-
-# ------------------------------------------------------------------------------------------- one trace
+# Up to so many nodes a trace is so short that it is observed in any case.
+_FEW_NODES = 500
 
 
 @dataclass(eq=False)
 class Traced:
-    """A graph, what its inputs are and where its outputs go, and what has been taken for granted.
+    """A graph, where its inputs come from and where its outputs go, and what has been taken for granted.
 
-    `inputs`: for each input of the graph the number of an argument leaf, or a captured tensor.
-    `results`: for each leaf of the result the number of an output, or the object itself.
-    `rebound`: tensors (or argument leaves) that stand for another output afterwards.
-    `labels`: what the leaves of the arguments are called.
+    `inputs`: for each input of the graph the pattern that gives its array. `result`: what the function returns.
+    `effects`: what a call does besides.
     """
 
     graph: Graph
-    inputs: list[int | Tensor]
-    structure: Any
-    results: list[Any]
-    rebound: list[tuple[int | Tensor, int]]
-    watched: list[tuple[Watched, Any]]
+    inputs: list[Pattern]
+    result: Template
+    effects: list[Effect]
+    guards: Guards
     cells: dict[Cell, tuple[Type, bool]]
     grad_was_none: dict[Cell, bool]
     version: int
-    arguments: Arguments = field(repr=False)
-    labels: list[str] = field(default_factory=list)
+    names: dict[Cell, str] = field(default_factory=dict)
+    # Whether calls make objects that stand in several places afterwards.
+    shares: bool = False
+    # Whether a second trace is to watch what runs.
+    observe: bool = False
+    # How many pieces of code were known to run.
+    pieces: int = 0
+    # Attributes of layers that guards look at: (identity of the layer, name).
+    answered: frozenset[tuple[int, str]] = frozenset()
 
-    def changes(self) -> list[str]:
-        """What has changed since, outside the arguments; empty if the trace still holds."""
-        found = [
-            f"{one.name}: {_show(before)} → {_show(now)}"
-            for one, before in self.watched
-            if (now := snapshot(one.look())) != before
-        ]
+    def changed_cells(self) -> list[str]:
+        """What is different about the cells that the graph reads and writes, in words."""
+        found = []
         for cell, (type, required) in self.cells.items():
-            name = cell.name or "a tensor"
+            name = cell.name or self.names.get(cell) or "a tensor"
             if cell.type != type:
                 found.append(f"{name}: {type} → {cell.type}")
             if cell.requires_grad != required:
@@ -114,109 +78,276 @@ class Traced:
         return found
 
 
-def _show(part: Any) -> str:
-    if isinstance(part, tuple) and len(part) == 2 and isinstance(part[1], str):
-        return part[1]
-    return "changed" if isinstance(part, tuple) else repr(part)
+class NeedsNumber(Exception):
+    """A number that was to be an input decides what the graph looks like: its keys."""
+
+    def __init__(self, keys: frozenset[Any]) -> None:
+        super().__init__(keys)
+        self.keys = keys
 
 
-@dataclass(frozen=True)
-class Result:
-    """A leaf of the result that is output number `index` of the graph."""
+class _Unlocated(Exception):
+    """Something that a graph cannot do again, of which the line is still to be found."""
 
-    index: int
+    def __init__(self, what: str, cure: str) -> None:
+        super().__init__(what)
+        self.what, self.cure = what, cure
 
 
-#: Held while a function is traced: plain tensors that it captures stand for inputs until it is over.
+#: Held while a function is traced: tensors and attributes that it reaches stand for inputs until it is over.
 tracing_lock = lock(threading.RLock(), TRACING)
 
 
-def trace(function: Callable[..., Any], arguments: Arguments, name: str) -> Traced:
-    """Run the function once on nodes. Raises TraceError where it asks for numbers."""
+def trace(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    name: str,
+    dynamic: frozenset[Any] = frozenset(),
+    twice: bool = True,
+) -> Traced:
+    """Record the function for a call with these arguments.
+
+    dynamic: keys of Python numbers that are inputs. twice: compare with a second trace.
+    Raises TraceError where the function asks for numbers, or does what a graph cannot do again; NeedsNumber where a
+    dynamic number must be known.
+    """
     with tracing_lock:
-        return _trace(function, arguments, name)
+        try:
+            first = _trace(function, args, keywords, name, dynamic, False)
+        except _Unlocated as failure:
+            lines: list[Origin] = []
+            with contextlib.suppress(_Unlocated):
+                _trace(function, args, keywords, name, dynamic, False, lines)
+            raise _impure(failure.what, lines[0] if lines else None, failure.cure) from None
+        if not twice:
+            return first
+        second = _trace(function, args, keywords, name, dynamic, first.observe)
+        if second.pieces != first.pieces:  # more was seen to run than could be read from the code
+            first, second = second, _trace(function, args, keywords, name, dynamic, True)
+        told = difference_between(first, second)
+        if told is not None:
+            raise _impure(f"it computes something else at each call: {told[0]}", told[1])
+    return second
 
 
-def _trace(function: Callable[..., Any], arguments: Arguments, name: str) -> Traced:
-    watched = watch(function, arguments.leaves)
-    before = [(one, snapshot(one.look())) for one in watched]
-    captured = captured_tensors(watched)
+def _impure(what: str, origin: Any, cure: str = "") -> TraceError:
+    cure = cure or (
+        "Compute what changes before the step and pass it as an argument, or keep it in a tensor or a number that the "
+        "step writes itself"
+    )
+    return TraceError(f"a compiled step does the same at each call; {what}. {cure}", origin)
+
+
+def _trace(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    name: str,
+    dynamic: frozenset[Any],
+    observed: bool,
+    lines: list[Origin] | None = None,
+) -> Traced:
     tracing = Tracing()
-    inputs: list[Node] = []
-    origins: list[int | Tensor] = []
-    leaves, handles = _given(arguments, inputs, origins)
-    for tensor in captured:
-        origins.append(tensor)
-        inputs.append(Node(INPUT, type=(tensor.node.type,)))
-        handles.append((tensor, tensor, inputs[-1]))
-    originals = [(tensor, tensor.node) for tensor in captured]
+    around = Surroundings(dynamic)
+    tracing.cut = around.cut
+    observer = Observer(around.enter)
+    cells: dict[Cell, tuple[Type, bool]] = {}
+    positional, named = list(args), dict(keywords)
+    collecting = gc.isenabled()
+    gc.disable()
     outer, state.trace = state.trace, tracing
     try:
-        for tensor, node in zip(captured, inputs[len(inputs) - len(captured) :]):
-            tensor._node = node
-        args, keywords = unflatten(arguments.structure, leaves)
-        result = function(*args, **keywords)
-        outputs: list[Node] = []
-        results, structure = flatten(result)
-        kept = [_result(leaf, tracing, outputs) for leaf in results]
-        rebound = _rebound(handles, outputs)
+        arguments, given = _arguments(around, positional, named, function)
+        around.reach(function, "self")
+        watching = observer.watching() if observed else contextlib.nullcontext()
+        if lines is not None:
+            watching = finding(lambda: around.random.changed() or bool(around.arrays_written()), lines)
+        with _printing(tracing), watching:
+            result = function(*given[0], **given[1])
+        _refuse(tracing, around, observer)
+        recipes = Recipes(tracing, around)
+        answer = recipes.make(result)
+        effects = recipes.effects(arguments)
         writes, checks = tracing.close()
+        del result, given
+        recipes.refuse_leftovers()
+        inputs = [*around.inputs]
+        outputs = tuple(recipes.outputs)
+    except TraceError as failure:
+        keys = tracing.keys_of(around.numbers)
+        if keys:
+            raise NeedsNumber(keys) from failure
+        raise
     finally:
         state.trace = outer
-        for tensor, node in originals:
-            tensor._node = node
-    graph = Graph(name, tuple(inputs), tuple(outputs), tracing.reads, writes, checks)
+        around.restore()
+        tracing.restore()
+        if collecting:
+            gc.enable()
+    graph = Graph(name, tuple(inputs), outputs, tracing.reads, writes, checks)
+    _refuse_foreign(graph)
+    hidden = _hidden(around, graph)
+    inputs = [one for one in inputs if one not in hidden]
+    graph.inputs = tuple(inputs)
     cells = {cell: (cell.type, cell.requires_grad) for cell, _ in (*tracing.reads, *writes)}
     none = {cell: none for cell, none in tracing.grad_was_none.items() if cell not in tracing.local}
+    around.guard(effects)
+    guards = Guards(
+        *arguments,
+        around.spaces,
+        inputs,
+        recipes.found,
+        bool(effects),
+        parameter_names(function),
+        around.anchors,
+    )
+    patterns = {node: one for node, one in _patterns_of(around, arguments)}
+    named_cells = {one.value.cell: one.label for _, one in _leaves(around, arguments)}
     return Traced(
-        graph, origins, structure, kept, rebound, before, cells, none, structure_version(), arguments
+        graph,
+        [patterns[node] for node in inputs],
+        answer,
+        effects,
+        guards,
+        cells,
+        none,
+        structure_version(),
+        named_cells,
+        recipes.shares,
+        around.suspicious or len(topological(graph.roots)) < _FEW_NODES,
+        around.pieces,
+        _answered(around),
     )
 
 
-Handles = list[tuple[Any, Tensor, Node]]
-"""What the caller holds (a leaf's number or a tensor), the handle that the function got, and its input."""
+Arguments = tuple[pt.Sequence, pt.Mapping]
 
 
-def _given(
-    arguments: Arguments, inputs: list[Node], origins: list[int | Tensor]
-) -> tuple[list[Any], Handles]:
-    """The arguments as the function sees them: tensors and arrays without numbers, everything else as it is."""
-    leaves, handles = [], Handles()
-    for k, leaf in enumerate(arguments.leaves):
-        if not is_input(leaf):
-            leaves.append(leaf)
-            continue
-        if isinstance(leaf, Tensor) and leaf.requires_grad and state.grad_enabled:
-            raise GradientError(
-                f"a compiled step takes tensors as plain numbers; got {leaf.dtype.name}{leaf.shape} that depends on "
-                "tensors with requires_grad=True. Compute it inside the step, or pass x.detach()"
-            )
-        node = Node(INPUT, type=(Type(tuple(leaf.shape), as_dtype(leaf.dtype)),))
-        inputs.append(node)
-        origins.append(k)
-        leaves.append(wrap(node))
-        handles.append((k, leaves[-1], node))
-    return leaves, handles
+def _arguments(
+    around: Surroundings, positional: list[Any], named: dict[str, Any], function: Any
+) -> tuple[Arguments, tuple[list[Any], dict[str, Any]]]:
+    """Patterns of the arguments, and what the function is called with."""
+    labels = parameter_names(function)
+    first, given = pt.Sequence(positional, "arguments", []), []
+    for k, value in enumerate(positional):
+        label = labels[k] if k < len(labels) else f"argument {k}"
+        label = label if label == "self" else f"argument {label}"
+        pattern, stand_in = around.look(value, label, ("argument", k), True)
+        pattern.argument = True
+        first.items.append(pattern)
+        given.append(stand_in)
+    second, also = pt.Mapping(named, "arguments", list(named), []), {}
+    for name, value in named.items():
+        pattern, also[name] = around.look(value, f"argument {name}", ("argument", name), True)
+        second.items.append(pattern)
+    for one in (*positional, *named.values()):
+        around.refuse_iterator(one, "its arguments")
+    return (first, second), (given, also)
 
 
-def _result(leaf: Any, tracing: Tracing, outputs: list[Node]) -> Any:
-    """A leaf of the result: an output of the graph, or an object that is returned as it is."""
-    if not isinstance(leaf, Tensor) or (leaf.cell is not None and leaf.cell not in tracing.local):
-        return leaf
-    outputs.append(leaf.node)
-    return Result(len(outputs) - 1)
+def parameter_names(function: Any) -> list[str]:
+    """What a function calls its arguments; nothing where that is not known."""
+    import inspect
+
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
-def _rebound(handles: Handles, outputs: list[Node]) -> list[tuple[int | Tensor, int]]:
-    """Handles that `+=` or `x[i] = v` has pointed at another node: the caller's must follow."""
-    found = []
-    for owner, handle, node in handles:
-        if handle.cell is not None:
+def _roots(around: Surroundings, arguments: Arguments) -> Iterator[Pattern]:
+    for container in arguments:
+        for one in container.items:
+            yield from one.parts()
+    for space in around.spaces:
+        for one in space.patterns.values():
+            yield from one.parts()
+    for one in around.anchors:
+        yield from one.parts()
+
+
+def _patterns_of(around: Surroundings, arguments: Arguments) -> Iterator[tuple[Node, Pattern]]:
+    for one in _roots(around, arguments):
+        if isinstance(one, pt.Held | pt.Given | pt.Number):
+            yield one.node, one
+        elif isinstance(one, pt.History) and one.grad is not None:
+            yield one.grad, one
+
+
+def _leaves(around: Surroundings, arguments: Arguments) -> Iterator[tuple[None, Pattern]]:
+    for one in _roots(around, arguments):
+        if isinstance(one, pt.Leaf) and one.value.cell is not None:
+            yield None, one
+
+
+def _answered(around: Surroundings) -> frozenset[tuple[int, str]]:
+    """Attributes of layers that each call compares, so that a write of them need not be counted."""
+    layers = [space for space in around.spaces if isinstance(space, Attributes) and space.counted]
+    return frozenset((id(space.owner), name) for space in layers for name in space.guarded)
+
+
+def _hidden(around: Surroundings, graph: Graph) -> set[Node]:
+    """Inputs that stand in lists which the function only appends to: what is in those does not matter."""
+    hidden: set[Node] = set()
+    used = set(topological(graph.roots))
+    for container in around.containers:
+        if container.growing:
+            nodes = {node for one in container.parts() if (node := getattr(one, "node", None)) is not None}
+            container.growing = nodes.isdisjoint(used)
+            hidden |= nodes if container.growing else set()
+    return hidden
+
+
+def _refuse(tracing: Tracing, around: Surroundings, observer: Observer) -> None:
+    """What a graph cannot do again is an error with its line, also where the user's code has caught ours."""
+    if tracing.errors:
+        raise tracing.errors[0]
+    for what, origin, cure in observer.impurities:
+        raise _impure(what, origin, cure)
+    for what, label in around.problems:
+        raise _impure(
+            what, around.origin_of(label), "Take the item before the step and pass it as an argument"
+        )
+    if around.random.changed():
+        raise _Unlocated(
+            "it draws random numbers of NumPy or Python, not chainrule's",
+            "Use chainrule's random functions, or draw before the step and pass the numbers as an argument",
+        )
+    if around.arrays_written():
+        raise _Unlocated(
+            f"it writes into {around.arrays_written()[0].label}, a NumPy array",
+            "Keep it as a tensor: writing into that is part of the step",
+        )
+
+
+def _refuse_foreign(graph: Graph) -> None:
+    """Values that belong to something inside (a step of a loop, a recomputed part) cannot leave it."""
+    sources = set(graph.sources)
+    for node in graph.nodes():
+        if not node.inputs and node.value is None and node not in sources:
             raise TraceError(
-                "a compiled step cannot make a leaf of a tensor that it is given; got requires_grad=True on one "
-                f"of shape {handle.shape}. Set it outside"
+                f"a compiled step keeps values of its own; got {node.type} of a loop or of another step, made at "
+                f"{node.origin or 'an unknown place'}. Return it from there"
             )
-        if handle.node is not node:
-            outputs.append(handle.node)
-            found.append((owner, len(outputs) - 1))
-    return found
+
+
+@contextlib.contextmanager
+def _printing(tracing: Tracing) -> Iterator[None]:
+    """What the function prints is delivered after each call, in this thread; others print as ever."""
+    original = builtins.print
+
+    def delivered(*values: Any, **keywords: Any) -> None:
+        if state.trace is None or not tracing.within(state.trace):
+            original(*values, **keywords)
+        else:
+            tracing.printed.append((values, keywords))
+
+    builtins.print = delivered
+    try:
+        yield
+    finally:
+        builtins.print = original
+
+
+__all__ = ["NeedsNumber", "Tensor", "Traced", "trace", "tracing_lock"]

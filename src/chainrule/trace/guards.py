@@ -1,267 +1,324 @@
-"""What a traced function depends on besides its arguments and cells: numbers and objects in closures and globals.
+"""The guard of a trace: one function of Python, written for it, that says whether a call can be served, and with what.
 
-Looked at: the variables that the function's code names, attributes of the objects behind them that the code
-names too, and the same for the user's functions, methods and modules that it calls. Containers are looked into
-and arrays compared by content up to a size, beyond it by identity. What is reached in other ways (an entry of a
-long list, an attribute of an object in it) is taken as it was when the function was traced.
-Knows nothing of graphs being compiled.
+It looks at every place that the traced function depends on and answers the arrays of the graph's inputs, or None. A
+second function, written from the same patterns, finds all that differs, in words: why a step is traced again.
+Knows patterns and spaces; knows nothing of graphs being compiled.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sysconfig
-import types
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..errors import PACKAGE_FOLDER
-from ..graph import Node
-from ..pytree import flatten
+from ..config import config
+from ..dtypes import Dtype
+from ..graph import Node, state
+from ..operations import Array
 from ..tensor import Tensor
+from .patterns import Container, Held, Mapping, Missing, Pattern, Same, show
+from .patterns import Sequence as SequencePattern
+from .spaces import MISSING, Space
 
-# Containers with more leaves are compared by identity and length.
-_MOST_LEAVES = 64
-# Arrays with more bytes are compared by identity.
-_MOST_BYTES = 1 << 20
-# Objects whose attributes are looked at, at most.
-_MOST_OBJECTS = 200
-
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+Serve = Callable[[tuple[Any, ...], dict[str, Any]], "tuple[list[Array], tuple[Any, ...]] | None"]
 
 
-class Same:
-    """An object that equals only itself, held so that its identity is not given to another."""
+class Difference:
+    """One place that is not what it was: its pattern, and what is there now."""
 
-    __slots__ = ("held",)
+    __slots__ = ("now", "pattern")
 
-    def __init__(self, held: Any) -> None:
-        self.held = held
+    def __init__(self, pattern: Pattern, now: Any) -> None:
+        self.pattern = pattern
+        self.now = now
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and other.held is self.held
-
-    def __hash__(self) -> int:
-        return id(self.held)
-
-    def __repr__(self) -> str:
-        return type(self.held).__name__
-
-
-class Watched(NamedTuple):
-    """A variable or attribute: how the code calls it, and how to look at it."""
-
-    name: str
-    look: Callable[[], Any]
+    def __str__(self) -> str:
+        before = self.pattern.show()
+        now = (
+            "nothing"
+            if self.now is MISSING
+            else self.now
+            if isinstance(self.pattern, _Names)
+            else show(self.now)
+        )
+        if before == now:
+            return f"{self.pattern.label}: another {before}"
+        return f"{self.pattern.label}: {before} → {now}"
 
 
-_MISSING = object()
+class Writer:
+    """Lines of Python, the objects that they name, and the arrays that they find for the graph's inputs."""
 
+    def __init__(self, reasons: bool) -> None:
+        self.names: dict[str, Any] = {}
+        self._bound: dict[int, str] = {}
+        self._lines: list[str] = []
+        self._count = 0
+        self._reasons = reasons
+        self._indent = 4
+        self.given: dict[Node, str] = {}
+        self.patterns: list[Pattern] = []
 
-def snapshot(value: Any) -> Any:
-    """Something that compares equal as long as the value means the same to a traced function."""
-    if isinstance(value, _PLAIN):
-        return type(value).__name__, repr(value)
-    if isinstance(value, Tensor):
-        if value.cell is not None or value.requires_grad:
-            return Same(value), Same(value.cell or value.node)
-        return Same(value), value.dtype, value.shape  # its numbers are an input
-    if isinstance(value, np.ndarray):
-        if value.nbytes > _MOST_BYTES:
-            return Same(value)
-        content = hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=16).hexdigest()
-        return value.dtype.str, value.shape, content
-    if type(value) in (list, tuple, dict):
-        return _container(value)
-    return Same(value)
+    def fresh(self, letter: str) -> str:
+        """A variable that nothing else uses."""
+        self._count += 1
+        return f"{letter}{self._count}"
 
+    def bind(self, value: Any) -> str:
+        """A name for an object. It is held, so its identity is not given to another."""
+        name = self._bound.get(id(value))
+        if name is None:
+            name = self._bound[id(value)] = f"k{len(self._bound)}"
+            self.names[name] = value
+        return name
 
-def _container(value: Any) -> Any:
-    if len(value) <= _MOST_LEAVES:
-        leaves, _ = flatten(value)
-        if len(leaves) <= _MOST_LEAVES:
-            keys = tuple(map(repr, value)) if isinstance(value, dict) else len(value)
-            return (
-                type(value).__name__,
-                keys,
-                tuple(
-                    Same(leaf) if isinstance(leaf, np.ndarray | list | tuple | dict) else snapshot(leaf)
-                    for leaf in leaves
-                ),
-            )
-    return Same(value), len(value)
+    def line(self, text: str) -> None:
+        """One line."""
+        self._lines.append(" " * self._indent + text)
 
-
-def identities(watched: list[tuple[Watched, Any]]) -> list[tuple[Callable[[], Any], Any]] | None:
-    """(how to look, the object that must be there), if that is all that has to be compared; otherwise None."""
-    found = []
-    for one, before in watched:
-        value = one.look()
-        if isinstance(before, Same):
-            found.append((one.look, before.held))
-        elif isinstance(value, Tensor) and isinstance(before, tuple) and isinstance(before[0], Same):
-            if value.cell is None:
-                return None
-            found.append((one.look, value))
-        elif isinstance(value, int | float | str | type(None)) and snapshot(value) == before:
-            found.append((one.look, value))
+    def require(self, condition: str, pattern: Pattern, variable: str) -> None:
+        """What must hold, or the call is not served."""
+        if self._reasons:
+            number = len(self.patterns)
+            self.patterns.append(pattern)
+            self.line(f"if not ({condition}):")
+            self.line(f"    missed({number}, {variable})")
+            self.line("    break")
         else:
-            return None
-    return found
+            self.line(f"if not ({condition}): return None")
+
+    def give(self, node: Node, expression: str) -> None:
+        """The array of an input."""
+        name = self.fresh("g")
+        self.line(f"{name} = {expression}")
+        self.given[node] = name
+
+    def root(self, pattern: Pattern, source: str) -> None:
+        """One value from outside, and everything in it. A reason for each, so one that differs hides no other."""
+        variable = self.fresh("v")
+        if self._reasons:
+            self.line("for once in (0,):")
+            self._indent += 4
+            self.line("try:")
+            self._indent += 4
+        self.line(f"{variable} = {source}")
+        pattern.write(self, variable)
+        if self._reasons:
+            number = len(self.patterns)
+            self.patterns.append(pattern)
+            self._indent -= 4
+            self.line("except NameError: pass")
+            self.line("except Exception: missed(" + f"{number}, MISSING)")
+            self._indent -= 4
+
+    def names_of(self, source: str, condition: str, label: str) -> None:
+        """A condition about which names there are."""
+        self.root(_Condition(condition, label), source)
+
+    def function(self, last: str) -> Callable[..., Any]:
+        """The lines as a function of a call's arguments."""
+        if self._reasons:
+            body = [*self._lines, f"    {last}"]
+        else:
+            inside = [f"    {one}" for one in self._lines]
+            body = ["    try:", *inside, f"        {last}", "    except failures: return None"]
+        text = "\n".join(["def serve(args, keywords):", *body])
+        exec(compile(text, "<guard>", "exec"), self.names)
+        made: Callable[..., Any] = self.names["serve"]
+        return made
 
 
-def captured_tensors(watched: list[Watched]) -> list[Tensor]:
-    """Tensors behind the variables whose numbers can be inputs: without a cell, without a gradient."""
-    found: dict[int, Tensor] = {}
-    for one in watched:
-        value = one.look()
-        leaves = [value]
-        if type(value) in (list, tuple, dict) and len(value) <= _MOST_LEAVES:
-            leaves = flatten(value)[0][: _MOST_LEAVES + 1]
-        for leaf in leaves:
-            given = isinstance(leaf, Tensor) and leaf.cell is None and not leaf.requires_grad
-            if given and leaf.node.value is not None:
-                found[id(leaf)] = leaf
-    return list(found.values())
+def settled(tensor: Tensor) -> Array:
+    """The array of a tensor, also while another thread traces a function that captures it."""
+    from .function import tracing_lock
+
+    value = tensor.node.value
+    if value is None:
+        with tracing_lock:
+            value = tensor.node.value
+    array: Array = value
+    return array
 
 
-# ------------------------------------------------------------------------------------ what code names
+def _taken(value: Any, dtype: Dtype) -> Array:
+    """An array of the caller's as one that machine code can read; a copy, so that what is returned is not shared."""
+    return np.array(value, dtype, order="C")
 
 
-def watch(function: Any, arguments: Iterable[Any] = ()) -> list[Watched]:
-    """The variables and attributes that the function depends on, those of objects among its arguments too."""
-    search = _Search()
-    search.enter(function)
-    for one in getattr(function, "__depends__", ()):  # what a function of this package calls of the user's
-        search.enter(one)
-    for one in arguments:
-        if _has_attributes(one):
-            search.objects.setdefault(id(one), (type(one).__name__, one))
-    return search.finish()
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code and that of the functions written inside it."""
-    yield code
-    for one in code.co_consts:
-        if isinstance(one, types.CodeType):
-            yield from _codes(one)
-
-
-class _Search:
-    def __init__(self) -> None:
-        self.found: dict[tuple[int, str], Watched] = {}
-        self.names: dict[str, None] = {"forward": None}
-        self.objects: dict[int, tuple[str, Any]] = {}
-        self.functions: set[types.FunctionType] = set()
-
-    def enter(self, function: Any) -> None:
-        """A function, a bound method, or an object that can be called; what decorators wrap comes first."""
-        wrapped = getattr(function, "__wrapped__", None)
-        if wrapped is not None:
-            self.enter(wrapped)
-        if isinstance(function, types.MethodType):
-            self.objects.setdefault(id(function.__self__), ("self", function.__self__))
-            function = function.__func__
-        if not isinstance(function, types.FunctionType):
-            self.objects.setdefault(id(function), ("self", function))
-            function = type(function).__call__
-        if isinstance(function, types.FunctionType):
-            self.follow(function)
-
-    def follow(self, function: types.FunctionType) -> None:
-        """Variables of one function, if the user has written it."""
-        if function in self.functions or not _is_users(function.__code__.co_filename):
-            return
-        self.functions.add(function)
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-            self.add(name, id(cell), lambda cell=cell: _content(cell))  # type: ignore[misc]
-        for code in _codes(function.__code__):
-            for name in code.co_names:
-                self.names.setdefault(name)
-                if name in function.__globals__:
-                    space = function.__globals__
-                    self.add(name, id(space), lambda space=space, name=name: space.get(name, _MISSING))  # type: ignore[misc]
-
-    def add(self, name: str, owner: int, look: Callable[[], Any]) -> None:
-        """Watch one variable, and what stands behind it."""
-        if (owner, name) in self.found:
-            return
-        self.found[owner, name] = Watched(name, look)
-        value = look()
-        if isinstance(value, types.FunctionType):
-            self.follow(value)
-        elif _has_attributes(value):
-            self.objects.setdefault(id(value), (name, value))
-
-    def finish(self) -> list[Watched]:
-        """Attributes of the objects, then everything that was found."""
-        done: set[int] = set()
-        while len(done) < _MOST_OBJECTS:
-            waiting = [key for key in self.objects if key not in done]
-            if not waiting:
-                break
-            key = waiting[0]
-            done.add(key)
-            label, value = self.objects[key]
-            for part in _parts(value):
-                self.objects.setdefault(id(part), (label, part))
-            for hook in _hooks(value):
-                self.enter(hook)
-            space = getattr(value, "__dict__", {})
-            for name in [name for name in self.names if name in space]:
-                self.add(
-                    f"{label}.{name}",
-                    id(space),
-                    lambda space=space, name=name: space.get(name, _MISSING),  # type: ignore[misc]
-                )
-            for name in list(self.names):
-                method = getattr(type(value), name, None)
-                if isinstance(method, types.FunctionType):
-                    self.follow(method)
-        return list(self.found.values())
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _MISSING
-
-
-def _parts(value: Any) -> list[Any]:
-    """The modules inside a neural network's module."""
-    modules = getattr(type(value), "modules", None)
-    return list(value.modules()) if isinstance(modules, types.FunctionType) else []
-
-
-def _hooks(value: Any) -> list[Any]:
-    """The functions that a neural network's module calls besides its own."""
-    hooks = getattr(type(value), "hook_functions", None)
-    return list(value.hook_functions()) if isinstance(hooks, types.FunctionType) else []
-
-
-def _has_attributes(value: Any) -> bool:
-    """Objects of users' classes and users' modules; not classes, not other libraries."""
-    if isinstance(value, type | Tensor | Node | np.ndarray | np.generic) or not hasattr(value, "__dict__"):
+def _same_bits(one: Array, other: Array) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    if isinstance(value, types.ModuleType):
-        file = getattr(value, "__file__", None)
-        return file is not None and _is_users(file)
-    return not isinstance(value, types.BuiltinFunctionType)
+    if one.dtype.kind == "O":
+        return all(map(operator.is_, one.flat, other.flat))
+    return bool(np.array_equal(one, other)) or one.tobytes() == other.tobytes()
 
 
-_LIBRARIES = tuple(
-    {
-        PACKAGE_FOLDER,
-        *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    }
-)
+def _whole(array: Array) -> Array:
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
-def _is_users(file: str) -> bool:
-    """Whether a file is the user's own: not this package's, not a library's."""
-    return not file.startswith((*_LIBRARIES, "<frozen ")) and "site-packages" not in file
+_HELPERS = {
+    "MISSING": MISSING,
+    "S": state,
+    "C": config,
+    "array": np.asarray,
+    "failures": (AttributeError, KeyError, ValueError, TypeError, IndexError, StopIteration, RuntimeError),
+    "is_": operator.is_,
+    "ndarray": np.ndarray,
+    "same_bits": _same_bits,
+    "settled": settled,
+    "taken": _taken,
+    "whole": _whole,
+}
+
+
+class Guards:
+    """Everything that a trace takes for granted, as two functions.
+
+    arguments, keywords: patterns of the call. spaces: the places outside. needed: patterns whose values calls hand to
+    effects and results, in the order of what `serve` answers beside the arrays.
+    """
+
+    def __init__(
+        self,
+        arguments: SequencePattern,
+        keywords: Mapping,
+        spaces: Sequence[Space],
+        inputs: Sequence[Node],
+        needed: Sequence[Pattern],
+        distinct: bool,
+        parameters: Sequence[str] = (),
+        anchors: Sequence[Pattern] = (),
+    ) -> None:
+        self._anchors = anchors
+        self.parameters = [
+            *parameters,
+            *(f"argument {k}" for k in range(len(parameters), len(arguments.items))),
+        ]
+        self._arguments, self._keywords = arguments, keywords
+        self._spaces = spaces
+        self._inputs = inputs
+        self._needed = needed
+        self._distinct = distinct
+        self.flags = (state.grad_enabled, config.check_finite)
+        self.serve: Serve = self._write()
+        self._explain: Callable[..., Any] | None = None
+
+    def _roots(self, writer: Writer) -> None:
+        for one in (self._arguments, self._keywords):
+            one.variable = ""
+        self._call(writer, self._arguments, "args")
+        self._call(writer, self._keywords, "keywords")
+        for one in self._anchors:
+            writer.root(one, writer.bind(one.value))
+        for space in self._spaces:
+            space.write(writer)
+
+    def _call(self, writer: Writer, container: Container, source: str) -> None:
+        """Arguments one by one, so that a reason names each that differs."""
+        writer.root(_Size(container), source)
+        container.variable = source
+        keys = container.keys if isinstance(container, Mapping) else range(len(container.items))
+        for key, one in zip(keys, container.items):
+            writer.root(one, f"{source}[{key!r}]")
+
+    def _write(self) -> Serve:
+        writer = Writer(reasons=False)
+        writer.names.update(_HELPERS)
+        recording, finite = self.flags
+        writer.line(
+            f"if S.grad_enabled is not {recording} or C.check_finite is not {finite} or S.trace is not None "
+            "or not C.compile: return None"
+        )
+        self._roots(writer)
+        found = [one for root in self._all() for one in root.parts() if isinstance(one, Held | Container)]
+        distinct = [one.variable for one in found if one.variable]
+        if self._distinct and len(distinct) > 1:
+            writer.line(
+                f"if len({{{', '.join(f'id({one})' for one in distinct)}}}) != {len(distinct)}: return None"
+            )
+        arrays = ", ".join(writer.given[node] for node in self._inputs)
+        needed = "".join(f"{one.variable}, " for one in self._needed)
+        return writer.function(f"return [{arrays}], ({needed})")
+
+    def _all(self) -> list[Pattern]:
+        found: list[Pattern] = [*self._arguments.items, *self._keywords.items, *self._anchors]
+        for space in self._spaces:
+            found += space.guarded.values()
+        return found
+
+    def differences(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> list[Difference]:
+        """All that is not as it was, for a call that was not served."""
+        found: list[Difference] = []
+        if len(args) != len(self._arguments.items) or keywords.keys() != set(self._keywords.keys):
+            names = (*self.parameters[: len(args)], *keywords)
+            before = (*self.parameters[: len(self._arguments.items)], *self._keywords.keys)
+            return [Difference(_Names(before), _Names(names).show())]
+        if self._explain is None:
+            kept = [(one, one.variable) for root in self._all() for one in root.parts()]
+            for one, _ in kept:
+                one.variable = ""
+            writer = Writer(reasons=True)
+            writer.names.update(_HELPERS)
+            self._roots(writer)
+            self._patterns = writer.patterns
+            self._names = writer.names
+            self._explain = writer.function("return None")
+            for one, variable in kept:
+                one.variable = variable
+
+        def missed(number: int, now: Any) -> None:
+            found.append(Difference(self._patterns[number], now))
+
+        self._names["missed"] = missed
+        self._explain(args, keywords)
+        return found
+
+
+class _Size(Pattern):
+    """How many arguments there are without a name, or which there are with one."""
+
+    def __init__(self, container: Container) -> None:
+        super().__init__(container, "arguments")
+        self._container = container
+
+    def check(self, writer: Writer, variable: str) -> None:
+        """The number, and names."""
+        if isinstance(self._container, Mapping) and self._container.keys:
+            writer.require(f"{variable}.keys() == {writer.bind(set(self._container.keys))}", self, variable)
+        else:
+            writer.require(f"len({variable}) == {len(self._container.items)}", self, variable)
+
+
+class _Condition(Pattern):
+    """Something about which names there are."""
+
+    def __init__(self, condition: str, label: str) -> None:
+        super().__init__(None, label)
+        self._condition = condition
+
+    def check(self, writer: Writer, variable: str) -> None:
+        """The variable is called `names` in the condition."""
+        writer.line(f"names = {variable}")
+        writer.require(self._condition, self, "MISSING")
+
+    def show(self) -> str:
+        """Which ones is not said: an attribute has come or gone."""
+        return "others"
+
+
+class _Names(Pattern):
+    """Names of arguments, for reasons."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names, "arguments")
+
+    def show(self) -> str:
+        """One after the other."""
+        return ", ".join(self.value) or "none"
+
+
+__all__ = ["Difference", "Guards", "Missing", "Same", "Serve", "Writer", "settled"]

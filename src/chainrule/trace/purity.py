@@ -1,148 +1,96 @@
-"""Whether a function is one graph: traced twice, it must come out the same.
+"""Whether two traces of a function are the same: what differs between them is no function of the step's inputs.
 
-A function that counts its calls, draws numbers outside of chainrule or keeps what it has seen does something at each
-call that a graph does only once. Most of that shows when it is traced twice.
-Knows graphs and Python's objects; knows nothing of machine code.
+Knows graphs and templates; knows nothing of machine code.
 """
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import Origin
 from ..graph import Graph, Node
-from ..pytree import LEAF
-from ..structure import bump_structure
-from .function import Arguments, Traced, trace
-from .guards import watch
+from .templates import Assign, Constant, Nested, Print, Template
 
-_CONTAINERS = (list, dict, set)
+if TYPE_CHECKING:
+    from .function import Traced
 
 
-def find_impurity(
-    function: Callable[..., Any], arguments: Arguments, holders: Iterable[Any] = ()
-) -> str | None:
-    """What the function does besides computing, in words; None if nothing is seen.
-
-    holders: objects whose attributes the function may write. They, and the random numbers of NumPy and Python, are put
-    back to what they were. Raises whatever the function raises.
-    """
-    seen = [one.look() for one in watch(function, arguments.leaves)]
-    with _put_back(list(holders), seen) as changes:
-        first = trace(function, arguments, "step")
-        if changes():
-            return changes()
-        if others := first.changes():
-            return f"it changes what it depends on: {', '.join(others)}"
-        second = trace(function, arguments, "step")
-    if _described(first) != _described(second):
-        return "it computes something else at each call, although its inputs are the same"
+def difference_between(first: Traced, second: Traced) -> tuple[str, Origin | None] | None:
+    """What is different, and where; None if nothing is."""
+    one, other = list(_described(first)), list(_described(second))
+    for (before, node), (now, _) in zip(one, other):
+        if before != now:
+            name = "what it leaves behind" if node is None else node.operation.name
+            return f"{name} differs between two runs", None if node is None else _place(first.graph, node)
+    if len(one) != len(other):
+        longer = max(one, other, key=len)[min(len(one), len(other))][1]
+        return "it does more at one time than at another", None if longer is None else longer.origin
     return None
 
 
-# ------------------------------------------------------------------------------------------- a graph as plain values
+def _place(graph: Graph, node: Node) -> Origin | None:
+    """The line of a node; of a constant the line where it is used first."""
+    users = [one for one in graph.nodes() if node in one.inputs and one.origin is not None]
+    return node.origin or (users[0].origin if users else None)
 
 
-def _described(traced: Traced) -> list[Any]:
+def _described(traced: Traced) -> Any:
     """Everything that decides what a trace computes, without the identities of its nodes."""
+    yield from _graph(traced.graph)
+    yield _template(traced.result), None
+    for effect in traced.effects:
+        parts: tuple[Any, ...] = (type(effect).__name__,)
+        if isinstance(effect, Assign):
+            parts += (effect.name, None if effect.value is None else _template(effect.value))
+        elif isinstance(effect, Print):
+            parts += tuple(map(_template, effect.items))
+        else:
+            parts += tuple(_template(one) for one in getattr(effect, "items", ()))
+        yield parts, None
+
+
+def _graph(graph: Graph) -> Any:
     numbers: dict[Node, int] = {}
-    found = _graph(traced.graph, numbers)
-    found.append(_skeleton(traced.structure))
-    found += [leaf if isinstance(leaf, int | float | str | bool) else type(leaf) for leaf in traced.results]
-    return found
-
-
-def _graph(graph: Graph, numbers: dict[Node, int]) -> list[Any]:
-    found: list[Any] = []
     for k, node in enumerate(graph.nodes()):
         numbers[node] = k
         operands = tuple(numbers[one] for one in node.inputs if one in numbers)
-        found.append(
-            (node.operation.name, operands, node.types, _plain(dict(node.attributes)), _plain(node.value))
+        value = _plain(node._value) if not node.inputs else None
+        yield (node.operation.name, operands, node.types, _plain(dict(node.attributes)), value), node
+    yield [(id(cell), part, numbers[node]) for (cell, part), node in graph.reads.items()], None
+    yield [(id(cell), part, node and numbers[node]) for (cell, part), node in graph.writes.items()], None
+    yield [(numbers[check.condition], check.message) for check in graph.checks], None
+    yield [numbers[node] for node in graph.outputs], None
+
+
+def _template(template: Template) -> Any:
+    if isinstance(template, Constant):
+        return (
+            _plain(template.value)
+            if isinstance(template.value, int | float | str | bytes)
+            else type(template.value)
         )
-    found += [(id(cell), part, numbers[node]) for (cell, part), node in graph.reads.items()]
-    found += [(id(cell), part, node and numbers[node]) for (cell, part), node in graph.writes.items()]
-    found += [(numbers[check.condition], check.message) for check in graph.checks]
-    found += [numbers[node] for node in graph.outputs]
-    return found
+    if isinstance(template, Nested):
+        return ("nested", *map(_template, template.items))
+    return tuple(
+        repr(one) if not isinstance(one, Template) else _template(one) for one in vars(template).values()
+    )
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, value.tobytes()
     if isinstance(value, Graph):
-        return _graph(value, {})
+        return [text for text, _ in _graph(value)]
     if isinstance(value, dict):
         return [(key, _plain(one)) for key, one in value.items()]
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    return repr(value) if isinstance(value, int | float | str | np.generic | np.dtype) else id(value)
-
-
-def _skeleton(structure: Any) -> Any:
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
     return (
-        LEAF if structure is LEAF else (structure.kind, structure.keys, *map(_skeleton, structure.children))
+        repr(value)
+        if isinstance(value, int | float | str | bool | np.generic | np.dtype)
+        else type(value).__name__
     )
-
-
-# ------------------------------------------------------------------------------------------- what it touches
-
-
-@contextlib.contextmanager
-def _put_back(holders: list[Any], seen: list[Any]) -> Iterator[Callable[[], str | None]]:
-    """Gives a function that says what has changed; all is put back at the end."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    before = [(one, dict(vars(one))) for one in holders]
-    held_values = [*seen, *(value for _, held in before for value in held.values())]
-    inside = [(value, value.copy()) for value in held_values if type(value) in _CONTAINERS]
-
-    def changes() -> str | None:
-        if not _equal(np.random.get_state(), numpy_state) or random.getstate() != python_state:
-            return "it draws random numbers of NumPy or Python, not chainrule's"
-        for one, held in before:
-            name = _other(vars(one), held)
-            if name is not None:
-                return f"it writes the attribute {name} of {type(one).__name__}"
-        if any(not _same_content(value, copy) for value, copy in inside):
-            return "it changes a list or dict that outlives the call"
-        return None
-
-    try:
-        yield changes
-    finally:
-        if changes() is not None:
-            _restore(before, inside, numpy_state, python_state)
-
-
-def _restore(before: list[Any], inside: list[Any], numpy_state: Any, python_state: Any) -> None:
-    np.random.set_state(numpy_state)
-    random.setstate(python_state)
-    for one, held in before:
-        if _other(vars(one), held) is not None:
-            vars(one).clear()
-            vars(one).update(held)
-    for value, copy in inside:
-        if not _same_content(value, copy):
-            value.clear()
-            value.extend(copy) if type(value) is list else value.update(copy)
-    bump_structure(name="what a trial had changed was put back")
-
-
-def _other(now: dict[str, Any], then: dict[str, Any]) -> str | None:
-    return next((name for name in {**then, **now} if now.get(name, ...) is not then.get(name, ...)), None)
-
-
-def _same_content(one: Any, other: Any) -> bool:
-    if len(one) != len(other):
-        return False
-    if isinstance(one, dict):
-        return all(key in other and value is other[key] for key, value in one.items())
-    return one == other if isinstance(one, set) else all(map(lambda a, b: a is b, one, other))
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one, other))

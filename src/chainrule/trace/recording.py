@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import ops
 from ..config import config
-from ..errors import BoundsError, ChainruleError, NonFiniteError, TraceError, find_origin
-from ..graph import Cell, Check, Node, Slot, Trace
+from ..errors import AssertionFailed, BoundsError, ChainruleError, NonFiniteError, TraceError, find_origin
+from ..graph import Cell, Check, Node, Slot, Trace, topological
 from ..operations import CONSTANT, READ, Attributes, Operation
 from ..ops.bounds import bounds_of, describe_range
+from .assertions import asserted_truth
 
 # Kinds of cells that a function makes anew each time it runs.
 _OF_ONE_CALL = ("leaf", "generator")
@@ -20,6 +23,8 @@ _OF_ONE_CALL = ("leaf", "generator")
 
 class Tracing(Trace):
     """The trace of one call: stands between cells and the graph that is being built."""
+
+    delivers = True
 
     def __init__(self) -> None:
         self.start = Node(CONSTANT).serial
@@ -31,6 +36,16 @@ class Tracing(Trace):
         self.deposited: dict[Cell, tuple[Node, Any]] = {}
         self.checks: list[Check] = []
         self.local: set[Cell] = set()
+        # Errors that were raised for want of numbers, whoever has caught them, and the nodes that they were about.
+        self.errors: list[TraceError] = []
+        self.asked: list[Node] = []
+        # What was formatted, by the number that stands for it in texts; what was printed.
+        self.texts: list[tuple[Any, str]] = []
+        self.printed: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        # Inputs whose history in another call is gone, and what they are called.
+        self.cut: dict[Node, str] = {}
+        # Whether cells required grad before the step changed that.
+        self.flags: dict[Cell, bool] = {}
 
     # ------------------------------------------------------------------------------- cells
 
@@ -88,6 +103,59 @@ class Tracing(Trace):
         if node is not None and cell.requires_grad:
             self.deposited[cell] = node, find_origin()
 
+    def require_grad(self, cell: Cell, value: bool) -> None:
+        """Whether the cell requires grad from here on."""
+        self.flags.setdefault(cell, cell.requires_grad)
+        cell.requires_grad = value
+        node = self.arrays.pop(cell, None)
+        if node is not None:
+            cut = Node(ops.stop_gradient, (node,), type=node.types, requires_grad=value, cell=cell)
+            self.arrays[cell] = cut
+
+    def make_leaf(self, node: Node) -> Cell:
+        """A leaf of this call: it holds the node's numbers, and its gradients stop there."""
+        cell = Cell(np.broadcast_to(np.zeros((), node.dtype), node.shape), requires_grad=True)
+        self.arrays[cell] = node
+        return cell
+
+    def restore(self) -> None:
+        """Put back what a trace has to change for real."""
+        for cell, value in self.flags.items():
+            cell.requires_grad = value
+
+    # ------------------------------------------------------------------------------- numbers, texts
+
+    def refused(self, error: TraceError, node: Node) -> None:
+        """Somebody needs numbers that are not there."""
+        self.errors.append(error)
+        self.asked.append(node)
+
+    def keys_of(self, numbers: dict[Node, Any]) -> frozenset[Any]:
+        """Which of these numbers the questions depend on."""
+        return frozenset(numbers[one] for one in topological(self.asked) if one in numbers)
+
+    def text_of(self, value: Any, spec: str) -> str:
+        """A mark that stands for a value in a text, until the call has numbers."""
+        self.texts.append((value, spec))
+        return f"\ue000{len(self.texts) - 1}\ue001"
+
+    def within(self, other: Trace) -> bool:
+        """Whether another trace is this one, or runs inside it."""
+        while other is not self and hasattr(other, "outer"):
+            other = other.outer
+        return other is self
+
+    def decide(self, node: Node) -> bool | None:
+        """The truth of a value where it is asserted: it becomes a check of the step. None anywhere else."""
+        wanted = asserted_truth()
+        if wanted is None:
+            return None
+        condition = node if wanted else ops.bitwise_invert.on_nodes((node,), {})
+        if condition.shape:
+            condition = ops.reshape.node((condition,), {"shape": ()})
+        self.check(condition, "an assertion of a compiled step must hold; it does not", AssertionFailed)
+        return wanted
+
     # ------------------------------------------------------------------------------- operations, checks
 
     def apply(self, operation: Operation, inputs: tuple[Node, ...], attributes: Attributes) -> Node:
@@ -119,7 +187,16 @@ class Tracing(Trace):
             raise error(describe_range(message, None if subject is None else subject.value))
 
     def differentiated(self, node: Node) -> None:
-        """The loss must be finite."""
+        """The loss must be finite, and must not depend on another call in a way that gradients would have to follow."""
+        for one in (
+            topological([node], follow=lambda one: one.operation is not ops.stop_gradient) if self.cut else ()
+        ):
+            if one in self.cut:
+                raise TraceError(
+                    f"a compiled step differentiates its own computation; its loss depends on {self.cut[one]}, which an "
+                    "earlier call has computed from tensors that require grad, and gradients would go on into that call. "
+                    "Keep and pass on x.detach()"
+                )
         if config.check_finite:
             message = "a loss must be finite before anything is learnt from it; got {low}"
             self.check(ops.isfinite.on_nodes((node,), {}), message, NonFiniteError, node)

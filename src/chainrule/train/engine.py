@@ -28,7 +28,6 @@ from ..runtime.compiled import Compiled, check_backend
 from ..runtime.served import Served
 from ..structure import structure_version
 from ..tensor import Tensor
-from ..trace import arguments_of, find_impurity
 from ..transforms import no_grad
 from .step import NotFiniteError, Step, number
 
@@ -158,7 +157,7 @@ class Engine:
         if kind is None or kind.compiled is None:
             return None
         last = kind.compiled._last
-        return (kind, last) if last is not None and last.serves(tuple(leaves)) else None
+        return (kind, last) if last is not None and last.serve(tuple(leaves), {}) is not None else None
 
     def _wait(self, leaves: list[Any]) -> int:
         """After how many calls as Python the code is worth being made."""
@@ -196,13 +195,7 @@ class Engine:
         """Why the function must stay Python; None if nothing speaks against code."""
         if self._choice is not True and (hooked := _with_hooks(self._model)):
             return f"{hooked} has hooks, which run as Python at each call"
-        if not self._own and all(_is_known(one) for one in (*self._model.modules(), *self._watched)):
-            return None
-        return find_impurity(step, arguments_of(tuple(leaves), {}), self._holders())
-
-    def _holders(self) -> list[Any]:
-        found = {id(one): one for one in (*self._model.modules(), *self._watched) if hasattr(one, "__dict__")}
-        return [one for one in found.values() if isinstance(one, nn.Module)]
+        return None
 
     # ------------------------------------------------------------------------------- what is counted
 
