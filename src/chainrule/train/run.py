@@ -296,10 +296,21 @@ def owning_run(path: Path, run: Path | None = None) -> str | None:
     """
     inside, name = os.path.split(os.path.realpath(path))
     while name:
-        if name.casefold() in (*_OURS, LOCK) and os.path.lexists(os.path.join(inside, RECORD)):
+        if name.casefold() in (*_OURS, LOCK) and _has_run(inside):
             return inside
         inside, name = os.path.split(inside)
     return None if run is None or not _is_linked(path, os.fspath(run)) else os.fspath(run)
+
+
+def _has_run(folder: str) -> bool:
+    """Whether a folder has a run, whole or not; others use the name `run.json` too."""
+    path = os.path.join(folder, RECORD)
+    if not os.path.isfile(path):
+        return False
+    try:
+        return FORMAT.encode() in read_file(path) or os.path.lexists(os.path.join(folder, CHECKPOINTS))
+    except RunError:
+        return True
 
 
 def _is_linked(path: Path, run: str) -> bool:
