@@ -484,7 +484,7 @@ def test_a_relative_folder_is_ignored_and_told_of_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("CHAINRULE_CACHE_DIR", named)
-    monkeypatch.setattr(cache, "_TOLD", set())
+    monkeypatch.setattr(cache, "_REPORTED", set())
     with pytest.warns(RuntimeWarning, match="CHAINRULE_CACHE_DIR must be an absolute path; got '") as caught:
         assert cache.folder() == tmp_path / "xdg/chainrule/code-v1"
     assert len(caught) == 1

@@ -646,3 +646,29 @@ def test_the_command_follows_a_folder_that_is_moved(tabular, tmp_path, monkeypat
     assert main([str(one) for one in arguments]) in (0, 1)
     assert json.loads(capsys.readouterr().out)["run"] == "moved" and os.listdir(tmp_path) == ["moved"]
     assert "score" in read_run("moved").record
+
+
+# ------------------------------------------------------------------------------------------- without open folders
+
+
+def test_where_folders_cannot_be_held_open(tmp_path, whole, outside, monkeypatch):
+    """As on Windows, which opens no folders: the same by paths."""
+    monkeypatch.setattr("chainrule.files._HOLDS", False)
+    run, model = tmp_path / "run", network()
+    trained(run, epochs=2)
+    trained(run, model, resume=True)
+    assert bits(load_run(run, network()).model) == whole == bits(model)
+    assert sorted(os.listdir(run)) == ["checkpoints", "metrics.jsonl", "model.safetensors", "run.json"]
+    with pytest.warns(RuntimeWarning, match="which was removed. It was made again"):
+        trained(tmp_path / "again", model, callbacks=[At(lambda: shutil.rmtree(tmp_path / "again"))])
+    before = picture(outside)
+    for name, kind in (("checkpoints", link_to_folder), ("lock", link_to_file), ("lock", hard_link)):
+        copy = tmp_path / f"{name} {kind.__name__}"
+        shutil.copytree(run, copy)
+        if name == "checkpoints":
+            shutil.rmtree(copy / name)
+        kind(copy / name, outside)
+        with pytest.raises(RunError, match="a run needs a folder that it can write to"):
+            trained(copy, resume=True)
+    assert picture(outside) == {**before, str(outside): picture(outside)[str(outside)]}
+    monkeypatch.setattr("chainrule.files._HOLDS", os.open in os.supports_dir_fd)

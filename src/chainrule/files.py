@@ -54,8 +54,8 @@ def replace_file(place: str | os.PathLike[str], data: bytes) -> None:
 
 def is_temporary(name: str, of: Iterable[str]) -> bool:
     """Whether a file or folder is what a killed process was writing to be one of these."""
-    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{16}", name)
-    return found is not None and found[1] in {_shortened(one) for one in of}
+    match = re.fullmatch(r"\.(.+)\.[0-9a-f]{16}", name)
+    return match is not None and match[1] in map(_shortened, of)
 
 
 def _temporary(name: str) -> str:
@@ -205,15 +205,15 @@ class Folder:
 
     def whereabouts(self) -> str | None:
         """The path that the folder has now; None if it has been removed, or the system does not tell."""
-        found = self.path
+        path = self.path
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 if sys.platform == "darwin":
-                    told = fcntl.fcntl(self._descriptor, fcntl.F_GETPATH, bytes(1024))
-                    found = os.fsdecode(told.rstrip(b"\0"))
+                    answer = fcntl.fcntl(self._descriptor, fcntl.F_GETPATH, bytes(1024))
+                    path = os.fsdecode(answer.rstrip(b"\0"))
                 else:
-                    found = os.readlink(f"/proc/self/fd/{self._descriptor}")
-        return found if self.is_at(found) else None
+                    path = os.readlink(f"/proc/self/fd/{self._descriptor}")
+        return path if self.is_at(path) else None
 
     def is_removed(self) -> bool:
         """Whether it is gone from the disk, and not only renamed."""
@@ -226,9 +226,9 @@ class Folder:
 
     def reopen(self) -> None:
         """Hold what is under its path now: for a folder that was removed and made again."""
-        other = Folder.open(self.path)
+        again = Folder.open(self.path)
         self.close()
-        self._descriptor = other._descriptor
+        self._descriptor = again._descriptor
 
     def close(self) -> None:
         """Let it go."""

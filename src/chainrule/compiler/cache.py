@@ -37,8 +37,8 @@ _TEMPORARY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}\.part")
 _LARGEST = 256 << 20
 # Seconds after which a file that was not renamed belongs to a process that was killed.
 _ABANDONED = 3600
-# Relative paths that were told of.
-_TOLD: set[str] = set()
+# Relative paths that a warning has named.
+_REPORTED: set[str] = set()
 _DIGEST = hashlib.sha256
 _DIGEST_SIZE = _DIGEST().digest_size
 
@@ -57,25 +57,25 @@ def _base() -> Path | None:
     if named:
         if os.path.isabs(named):
             return Path(named)
-        _tell_of_relative(named)
-    found: Path | None = None
+        _report_relative(named)
+    place: Path | None = None
     base = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
     if base and os.path.isabs(base):
-        found = Path(base) / "chainrule"
-        return found / "cache" if sys.platform == "win32" else found
+        place = Path(base) / "chainrule"
+        return place / "cache" if sys.platform == "win32" else place
     if sys.platform == "win32":
         return None
     with contextlib.suppress(RuntimeError):
         caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
-        found = Path.home() / caches / "chainrule"
-    return found if found is not None and found.is_absolute() else None
+        place = Path.home() / caches / "chainrule"
+    return place if place is not None and place.is_absolute() else None
 
 
-def _tell_of_relative(named: str) -> None:
+def _report_relative(named: str) -> None:
     """Say it once."""
-    if named in _TOLD:
+    if named in _REPORTED:
         return
-    _TOLD.add(named)
+    _REPORTED.add(named)
     warn(
         f"CHAINRULE_CACHE_DIR must be an absolute path; got {named!r}, which is ignored: machine code is kept where it "
         "would be without. Write the whole path, or CHAINRULE_CACHE=0 to keep none"

@@ -60,12 +60,12 @@ def recall(name: str) -> Known | None:
     if content is None:
         return None
     try:
-        found = json.loads(content)
-        known = Known(**{**found, "libraries": tuple(found["libraries"])})
+        record = json.loads(content)
+        known = Known(**{**record, "libraries": tuple(record["libraries"])})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     types = (str, str, int, int, bool, tuple)
-    whole = all(type(value) is one for value, one in zip(known, types, strict=True))
+    whole = all(type(value) is kind for value, kind in zip(known, types, strict=True))
     return (
         known
         if whole and min(known.arena, known.scratch) >= 0 and all(map(_is_name, known.libraries))
@@ -103,7 +103,7 @@ def _sources() -> str:
     root = Path(__file__).resolve().parents[1]
     if not Path(__file__).is_file():
         raise _CannotTell
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         for room in _ROOMS:
             for path in sorted((root / room).glob("*.py")):
@@ -111,17 +111,17 @@ def _sources() -> str:
                 if path.stat().st_ctime_ns > _LOADED:
                     raise _CannotTell
                 content = path.read_bytes()
-                found.update(f"{room}/{path.name} {len(content)}\0".encode() + content)
+                digest.update(f"{room}/{path.name} {len(content)}\0".encode() + content)
     except OSError as error:
         raise _CannotTell from error
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 @functools.cache
 def _of_this_package(operation: Operation, form: Lowering) -> bool:
     """Whether an operation and its loops were written where `_sources` looks."""
-    rules = [operation.body, *(one for one in vars(form).values() if callable(one))]
-    return all(_is_known_room(getattr(one, "__module__", None) or "") for one in rules)
+    rules = [operation.body, *filter(callable, vars(form).values())]
+    return all(_is_known_room(getattr(rule, "__module__", None) or "") for rule in rules)
 
 
 def _is_known_room(module: str) -> bool:

@@ -118,8 +118,8 @@ class Checkpoints:
     def read(self, name: str) -> Checkpoint:
         """One checkpoint, checked byte by byte. Raises RunError, which says what is wrong with it."""
         try:
-            with self._run.sub(CHECKPOINTS) as folder, folder.sub(name) as one:
-                text, data = one.read(FACTS), one.read(STATE)
+            with self._run.sub(CHECKPOINTS) as folder, folder.sub(name) as checkpoint:
+                text, data = checkpoint.read(FACTS), checkpoint.read(STATE)
             facts = json.loads(text.decode())
         except OSError as error:
             raise RunError(f"checkpoint {name} is not whole ({error.strerror})") from error
@@ -143,14 +143,14 @@ class Checkpoints:
     def clean(self, whole: str | None) -> None:
         """Put damaged checkpoints that are newer than `whole` aside, and remove what a killed process left."""
         with contextlib.suppress(OSError), self._run.sub(CHECKPOINTS) as folder:
-            for one in _names(folder):
-                if whole is not None and int(one) > int(whole):
+            for name in _names(folder):
+                if whole is not None and int(name) > int(whole):
                     with contextlib.suppress(OSError):
-                        _remove(folder, one + _DAMAGED)
-                        folder.rename(one, one + _DAMAGED)
-            for one in folder.names():
-                if re.fullmatch(rf"\.\d{{6,}}({re.escape(_REMOVED)}|\.[0-9a-f]{{16}})", one, re.ASCII):
-                    _remove(folder, one)
+                        _remove(folder, name + _DAMAGED)
+                        folder.rename(name, name + _DAMAGED)
+            for name in folder.names():
+                if re.fullmatch(rf"\.\d{{6,}}({re.escape(_REMOVED)}|\.[0-9a-f]{{16}})", name, re.ASCII):
+                    _remove(folder, name)
             folder.sync()
 
 
@@ -160,5 +160,5 @@ def _remove(folder: Folder, name: str) -> None:
 
 
 def _names(folder: Folder) -> list[str]:
-    found = (one for one in folder.names() if re.fullmatch(r"\d{6,}", one, re.ASCII))
-    return sorted(found, key=int, reverse=True)
+    names = (name for name in folder.names() if re.fullmatch(r"\d{6,}", name, re.ASCII))
+    return sorted(names, key=int, reverse=True)

@@ -129,7 +129,7 @@ class RunFolder:
                 f"a new run needs a folder of its own; got {self.place!r}, which has one. Write resume=True to go on "
                 "with it, or name another folder"
             )
-        others = {one for one in self.folder.names() if not one.startswith(".")} - {*_OURS, LOCK}
+        others = {name for name in self.folder.names() if not name.startswith(".")} - {*_OURS, LOCK}
         if not begun and others:
             raise RunError(
                 f"a run needs a folder of its own; got {self.place!r}, which has {min(others)!r} and no {RECORD}. Name "
@@ -149,10 +149,10 @@ class RunFolder:
 
     def _remove_leftovers(self) -> None:
         """Files that a process was writing when it was killed; nobody else writes here, because of the lock."""
-        for one in self.folder.names():
-            if is_temporary(one, _FILES):
+        for name in self.folder.names():
+            if is_temporary(name, _FILES):
                 with contextlib.suppress(OSError):
-                    self.folder.unlink(one)
+                    self.folder.unlink(name)
 
     def start(self, **entries: Any) -> None:
         """Write the record of a run that begins, or whose record was lost. Raises RunError if the disk refuses."""
@@ -185,7 +185,7 @@ class RunFolder:
             self._begin_again()
             return
         place = self.folder.whereabouts()
-        if place == self.place or self._is_lost:  # back at this moment; or it was told before
+        if place == self.place or self._is_lost:  # back at this moment; or a warning has said it
             return
         now = "another, which the system does not tell" if place is None else f"the name {place!r}"
         warn(
@@ -251,10 +251,10 @@ class RunFolder:
     def discard(self) -> None:
         """Close it, and remove the run as far as it came, with the folders that were made for it; nothing else."""
         if self._folder is not None:
-            for one in self._folder.names():
-                if one in _OURS or is_temporary(one, _FILES):
+            for name in self._folder.names():
+                if name in _OURS or is_temporary(name, _FILES):
                     with contextlib.suppress(OSError):
-                        self._folder.remove(one)
+                        self._folder.remove(name)
         self.close()
         for made in self._made:
             with contextlib.suppress(OSError):  # not empty: somebody uses it
@@ -321,11 +321,10 @@ def _is_linked(path: Path, run: str) -> bool:
         return False
     if os.path.isfile(run):  # its record or its weights name a run too
         run = os.path.dirname(run)
-    places = [os.path.join(run, one) for one in _FILES]
-    places += [
-        os.path.join(at, one) for at, _, files in os.walk(os.path.join(run, CHECKPOINTS)) for one in files
-    ]
-    return any(os.path.isfile(one) and os.path.samestat(sought, os.stat(one)) for one in places)
+    files = [os.path.join(run, name) for name in _FILES]
+    for folder, _, names in os.walk(os.path.join(run, CHECKPOINTS)):
+        files += [os.path.join(folder, name) for name in names]
+    return any(os.path.isfile(file) and os.path.samestat(sought, os.stat(file)) for file in files)
 
 
 def free_place(name: str) -> str:

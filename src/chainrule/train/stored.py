@@ -87,8 +87,14 @@ def _built(model: Any, preparation: Any) -> nn.Module:
 
 
 def _newest(place: str) -> Checkpoint:
-    with Folder.open(place) as folder:
-        found, faults = Checkpoints(folder, 1).newest()
+    try:
+        run = Folder.open(place)
+    except OSError as error:
+        raise RunError(
+            f"a readable folder is needed; got {place!r}: {error.strerror}. Check the path"
+        ) from error
+    with run:
+        found, faults = Checkpoints(run, 1).newest()
     if found is None:
         raise RunError(
             f"a run with weights is needed; got {place!r}, which has neither {MODEL} nor a checkpoint"
