@@ -57,8 +57,9 @@ def trained(folder, model=None, **options):
         "checkpoint_seconds": None,
         "compile": False,
     }
-    cr.manual_seed(3)
-    return fit(model or network(), rows(), folder=folder, **{**defaults, **options})
+    model = model or network()
+    cr.manual_seed(3)  # for dropout; what is resumed has its own state
+    return fit(model, rows(), folder=folder, **{**defaults, **options})
 
 
 def bits(model):
