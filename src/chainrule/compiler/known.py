@@ -11,9 +11,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,18 +100,21 @@ def _sources() -> str:
     That is their files, so it must be what runs: raises _CannotTell where a file is younger than this process knows it,
     or the files are not there (a package of bytecode alone).
     """
-    root = Path(__file__).resolve().parents[1]
-    if not Path(__file__).is_file():
+    if not os.path.isfile(__file__):
         raise _CannotTell
+    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     digest = hashlib.sha256()
     try:
         for room in _ROOMS:
-            for path in sorted((root / room).glob("*.py")):
+            for entry in sorted(os.scandir(os.path.join(root, room)), key=lambda entry: entry.name):
+                if not entry.name.endswith(".py"):
+                    continue
                 # A change sets the time of the change, whatever it pretends to be the time of the content.
-                if path.stat().st_ctime_ns > _LOADED:
+                if entry.stat().st_ctime_ns > _LOADED:
                     raise _CannotTell
-                content = path.read_bytes()
-                digest.update(f"{room}/{path.name} {len(content)}\0".encode() + content)
+                with open(entry.path, "rb", buffering=0) as file:
+                    content = file.read()
+                digest.update(f"{room}/{entry.name} {len(content)}\0".encode() + content)
     except OSError as error:
         raise _CannotTell from error
     return digest.hexdigest()
