@@ -16,6 +16,7 @@ import pytest
 import chainrule as cr
 from chainrule import nn
 from chainrule.cli import main
+from chainrule.cli import train as train_command
 from chainrule.errors import RunError
 from chainrule.train import Callback, fit, load_run
 from chainrule.train.run import RunFolder, owning_run, read_run
@@ -410,7 +411,9 @@ def test_checkpoints_that_become_something_else(tmp_path, whole, outside, kind):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "run.json", "model.safetensors", "lock"])
-@pytest.mark.parametrize("kind", [link_to_file, hard_link, link_to_nothing], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "kind", [link_to_file, hard_link, link_to_nothing, pipe, a_socket], ids=lambda one: one.__name__
+)
 def test_files_that_become_links(tmp_path, whole, outside, name, kind):
     run, model = tmp_path / "run", network()
 
@@ -486,6 +489,35 @@ def test_a_run_that_cannot_begin_removes_no_other(tmp_path):
     assert (tmp_path / "runs" / "other" / "run.json").exists()
     other.discard()
     assert os.listdir(tmp_path / "runs") == ["one"]
+
+
+def test_nobody_else_may_write_while_folds_are_scored(tabular, tmp_path, monkeypatch):
+    """Training is over then, and the run is not."""
+    run, told = tmp_path / "run", []
+    score = train_command.cross_validate
+
+    def look(*arguments, **options):
+        with pytest.raises(RunError, match=f"where process {os.getpid()} is at work") as caught:
+            RunFolder(run).open(resume=True)
+        told.append(caught.value)
+        return score(*arguments, **options)
+
+    monkeypatch.setattr(train_command, "cross_validate", look)
+    arguments = [
+        "train",
+        tabular / "table.csv",
+        "--target",
+        "way",
+        "--epochs",
+        3,
+        "--folds",
+        2,
+        "--quiet",
+        "--out",
+        run,
+    ]
+    assert main([str(one) for one in arguments]) in (0, 1) and told
+    assert RunFolder(run).open(resume=True)
 
 
 # ------------------------------------------------------------------------------------------- what users name

@@ -153,7 +153,7 @@ def train_and_save(order: Order, arguments: argparse.Namespace) -> tuple[int, Ou
             folder.update(**entries)
         except OSError as error:
             raise folder.refused(error) from error
-        order.place = outcome.run.folder or order.place
+        order.place = folder.place
     finally:
         folder.close()
     report_outcome(outcome, validation, report)
