@@ -18,6 +18,7 @@ from chainrule import nn
 from chainrule.cli import main
 from chainrule.cli import train as train_command
 from chainrule.errors import RunError
+from chainrule.files import Folder
 from chainrule.train import Callback, fit, load_run
 from chainrule.train.run import RunFolder, owning_run, read_run
 
@@ -109,7 +110,7 @@ def outside(tmp_path):
     (place / ".ssh").mkdir(parents=True)
     (place / ".ssh" / "id").write_text("secret")
     (place / "diary").write_text("Dear diary")
-    (place / "12345").write_text("a number")
+    (place / "12345").write_text("12345\n")
     for name in (".000001.removed", "000001.damaged", "000900", "000901"):
         (place / name).mkdir()
         (place / name / "file").write_text("mine")
@@ -246,6 +247,35 @@ def test_the_error_says_what_is_in_the_way(tmp_path, begun, outside, kind, words
         trained(run, resume=True)
 
 
+@pytest.mark.parametrize("kind,words", [
+    (link_to_number, "a symbolic link and no regular file"), (pipe, "a pipe and no regular file"),
+    (a_socket, "a socket and no regular file"), (folder_with_links, "a folder and no regular file"),
+    (hard_link_to_number, "a hard link to a file that has another name too"),
+])  # fmt: skip
+def test_the_error_says_what_the_lock_is(tmp_path, outside, kind, words):
+    kind(tmp_path / "lock", outside)
+    with pytest.raises(RunError, match=f"lock is {words}. Move away what is in its place"):
+        trained(tmp_path)
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT])
+@pytest.mark.parametrize(
+    "kind", [link_to_number, pipe, hard_link_to_number, a_socket], ids=lambda one: one.__name__
+)
+def test_what_is_exchanged_between_the_look_and_the_opening(tmp_path, outside, monkeypatch, kind, flags):
+    (tmp_path / "file").write_text("")
+    with Folder.open(str(tmp_path)) as folder:
+        status = folder.status("file")
+        (tmp_path / "file").unlink()
+        kind(tmp_path / "file", outside)
+        monkeypatch.setattr(Folder, "status", lambda self, name: status)
+        if kind is hard_link_to_number and flags == os.O_RDONLY:
+            os.close(folder.open_file("file", flags))
+            return
+        with pytest.raises(OSError):
+            folder.open_file("file", flags)
+
+
 def test_files_of_the_user_in_a_run_stay(tmp_path, begun):
     run = tmp_path / "run"
     shutil.copytree(begun, run)
@@ -349,12 +379,14 @@ def test_a_folder_whose_new_name_is_not_known(tmp_path, whole, monkeypatch):
     assert bits(load_run(tmp_path / "moved", network()).model) == whole == bits(model)
 
 
-def test_a_folder_that_is_removed_is_made_again(tmp_path, whole):
+@pytest.mark.parametrize("steps", [1, None])
+def test_a_folder_that_is_removed_is_made_again(tmp_path, whole, steps):
     run, model = tmp_path / "run", network()
-    with pytest.warns(RuntimeWarning, match="got .*, which was removed. It was made again"):
-        trained(run, model, callbacks=[At(lambda: shutil.rmtree(run))])
+    with pytest.warns(RuntimeWarning, match=r"got .*, which was removed. It was made again") as caught:
+        trained(run, model, callbacks=[At(lambda: shutil.rmtree(run))], checkpoint_steps=steps)
+    assert len(caught) == 1
     assert bits(load_run(run, network()).model) == whole == bits(model)
-    assert len(read_run(run).history) == 4 and len(os.listdir(run / "checkpoints")) == 2
+    assert len(read_run(run).history) == 4 and 1 <= len(os.listdir(run / "checkpoints")) <= 2
     assert not (run / "lock").exists()
 
 
