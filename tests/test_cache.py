@@ -23,11 +23,11 @@ pytestmark = pytest.mark.skipif(not available(), reason="needs llvmlite")
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new, empty folder for machine code."""
-    found = tmp_path / "code"
-    monkeypatch.setenv("CHAINRULE_CACHE_DIR", str(found))
+    outer = tmp_path / "code"
+    monkeypatch.setenv("CHAINRULE_CACHE_DIR", str(outer))
     monkeypatch.delenv("CHAINRULE_CACHE", raising=False)
     machine._natives.clear()
-    return found
+    return outer / "code-v1"
 
 
 def compiled() -> list[float]:
@@ -108,8 +108,8 @@ def test_files_that_others_may_write_are_refused(place: Path, mode: int) -> None
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs owners")
 def test_files_of_others_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.store("k", b"code")
-    mine = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
     assert cache.load("k") is None
     monkeypatch.undo()
 
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_used_is_no_fault(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="needs a user whom modes stop")
 def test_a_folder_that_may_not_be_written(place: Path) -> None:
-    place.mkdir(mode=0o500)
+    place.mkdir(mode=0o500, parents=True)
     assert len(compiled()) == 37
     assert not list(place.iterdir())
 
@@ -166,28 +166,29 @@ def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.delenv("CHAINRULE_CACHE_DIR", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / "chainrule"
+    assert cache.folder() == tmp_path / "chainrule/code-v1"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / ".cache/chainrule"
+    assert cache.folder() == tmp_path / ".cache/chainrule/code-v1"
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert cache.folder() == tmp_path / "Library/Caches/chainrule"
+    assert cache.folder() == tmp_path / "Library/Caches/chainrule/code-v1"
 
 
 def test_the_folder_stays_bounded(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "_LARGEST", 100_000)
-    cache.store("kept", b"k" * 1000)
-    for number in range(40):
-        cache.store(f"other{number}", bytes(10_000))
+    kept, others = cache.key_of("kept"), [cache.key_of(str(number)) for number in range(40)]
+    cache.store(kept, b"k" * 1000)
+    for other in others:
+        cache.store(other, bytes(10_000))
         time.sleep(0.002)  # files have times
-        assert cache.load("kept") == b"k" * 1000, "what is used stays"
+        assert cache.load(kept) == b"k" * 1000, "what is used stays"
         assert sum(one.stat().st_size for one in place.iterdir()) <= 100_000
-    assert cache.load("other39") is not None and cache.load("other0") is None
+    assert cache.load(others[39]) is not None and cache.load(others[0]) is None
 
 
 def test_what_a_killed_process_left_goes(place: Path) -> None:
     cache.store("k", b"code")
-    old, fresh = place / ".k.0123", place / ".k.4567"
+    old, fresh = (place / f"{cache.key_of('k')}.{16 * digit}.part" for digit in "0f")
     for one in (old, fresh):
         one.write_bytes(b"half")
     os.utime(old, (1, 1))

@@ -16,6 +16,7 @@ import pytest
 import chainrule as cr
 from chainrule import nn, optim
 from chainrule.errors import ArgumentError, RunError
+from chainrule.files import Folder
 from chainrule.train import Callback, fit, load_run
 from chainrule.train.checkpoint import Checkpoints
 from chainrule.train.lock import FolderLock
@@ -212,7 +213,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(folder, damage, words):
 
 def test_every_byte_of_a_checkpoint_is_guarded(folder):
     trained(folder, epochs=1, keep_checkpoints=1)
-    checkpoints = Checkpoints(str(folder / "checkpoints"), 1)
+    checkpoints = Checkpoints(Folder.open(str(folder)), 1)
     place = newest(folder)
     generator = np.random.default_rng(0)
     for name in ("state.safetensors", "checkpoint.json"):
@@ -416,7 +417,7 @@ def test_a_disk_that_is_really_full(tmp_path):
 
 def test_a_folder_that_another_process_is_at(folder):
     folder.mkdir()
-    lock = FolderLock(str(folder))
+    lock = FolderLock(Folder.open(str(folder)))
     assert lock.take() is None
     with pytest.raises(RunError, match=rf"one process at a time .* where process {os.getpid()} is at work"):
         trained(folder)
@@ -428,8 +429,9 @@ def test_a_folder_that_another_process_is_at(folder):
 def test_the_lock_of_a_killed_process_is_free(folder):
     folder.mkdir()
     code = (
-        "import sys, time; from chainrule.train.lock import FolderLock; "
-        f"assert FolderLock({str(folder)!r}).take() is None; print('held', flush=True); time.sleep(60)"
+        "import sys, time; from chainrule.files import Folder; from chainrule.train.lock import FolderLock; "
+        f"lock = FolderLock(Folder.open({str(folder)!r})); assert lock.take() is None; "
+        "print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:

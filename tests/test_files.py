@@ -4,9 +4,11 @@ import errno
 import json
 import math
 import os
+import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -319,3 +321,34 @@ def test_a_disk_that_is_full_keeps_the_old_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert "File too large. Check the folder, its permissions and the free space" in done.stdout
     assert load(path)["a"].tolist() == [1, 1] and os.listdir(tmp_path) == [path.name]
+
+
+# ------------------------------------------------------------------------------------------- names and folders
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "한", "🙂"])
+def test_the_longest_names_that_a_disk_takes(tmp_path, letter):
+    longest = 255 // len(letter.encode())
+    for length in (1, 49, 50, 51, longest):
+        path = tmp_path / (letter * min(length, longest))
+        for number in (1, 2):
+            save(path, {"a": number})
+            assert load(path) == {"a": number}
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may be several users")
+def test_a_folder_that_takes_files_and_does_not_show_them():
+    place = tempfile.mkdtemp(prefix="chainrule-test-")
+    try:
+        os.chown(place, 54321, -1)
+        os.chmod(place, 0o300)
+        os.seteuid(54321)
+        try:
+            save(os.path.join(place, "a"), {"a": 1})
+            assert load(os.path.join(place, "a")) == {"a": 1}
+        finally:
+            os.seteuid(0)
+        assert os.listdir(place) == ["a"]
+    finally:
+        shutil.rmtree(place)

@@ -14,7 +14,7 @@ import pytest
 
 from chainrule.cli import main
 from chainrule.errors import RunError
-from chainrule.files import NewFolder
+from chainrule.files import Folder, NewFolder
 from chainrule.language import catalogue
 from chainrule.train.predictor import load_predictor
 from chainrule.train.rivals import accuracy_interval, macro_f1
@@ -425,7 +425,7 @@ def test_a_full_disk_leaves_nothing(trained, tmp_path, capsys, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("chainrule.files._write_synced", full)
+    monkeypatch.setattr("chainrule.files.Folder.write", full)
     code, _, err = command(capsys, "train", trained[0], "--target", "target", "--epochs", 1, "--quiet")
     assert code == 2 and "No space left on device" in err and os.listdir(tmp_path) == []
 
@@ -492,14 +492,17 @@ def test_a_run_without_weights(trained, tmp_path):
 
 def test_a_folder_appears_only_when_it_is_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = NewFolder(free_place("a table: with/odd name"))
-    folder.write("one", b"1")
-    assert not os.path.exists(folder.place)
-    folder.finish()
-    assert os.listdir(folder.place) == ["one"] and folder.place.endswith("-a-table-with-odd-name")
-    unused = NewFolder("deep/er/place")
-    unused.discard()
-    assert not os.path.exists("deep")
+    place = free_place("a table: with/odd name")
+    assert place.endswith("-a-table-with-odd-name")
+    with Folder.open(str(tmp_path)) as parent:
+        folder = NewFolder(parent, "whole")
+        folder.write("one", b"1")
+        assert not os.path.exists("whole")
+        folder.finish()
+        unused = NewFolder(parent, "unused")
+        unused.write("one", b"1")
+        unused.discard()
+    assert os.listdir(tmp_path) == ["whole"] and os.listdir("whole") == ["one"]
 
 
 # ------------------------------------------------------------------------------------------- as a program

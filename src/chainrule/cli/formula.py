@@ -40,6 +40,7 @@ from ..language import LANGUAGES, sentence
 from ..operations import Array
 from ..tensor import Tensor
 from . import readable
+from .outputs import refuse_own_files
 
 LOSSES = ("mse", "bce", "bce_with_logits", "ce", "nll")
 _CLASS_LOSSES = "ce and nll"
@@ -76,12 +77,13 @@ def explain_formula(arguments: argparse.Namespace) -> int:
     return 1 if any(one.contradiction for one in sections) else 0
 
 
-def page_path(path: str) -> str:
-    """The path of the page, refused before anything is printed."""
+def page_path(path: str, run: str | None = None) -> str:
+    """The path of the page, refused before anything is printed. run: the directory of the run that it tells of."""
     if not Path(path).absolute().parent.is_dir():
         raise ArgumentError(f"--html writes into a folder that exists; got {path!r}. Make the folder first")
     if not path.lower().endswith((".html", ".htm")):
         raise ArgumentError(f"--html writes a page; got {path!r}. Choose a name that ends in .html")
+    refuse_own_files("--html", path, run)
     return path
 
 

@@ -11,6 +11,7 @@ from ..data.tabular import Fact, read_table, write_table
 from ..errors import ArgumentError, DataError
 from ..train.files import readable
 from ..train.predictor import Prediction, Predictor, load_predictor
+from .outputs import refuse_own_files
 from .report import Report, score_text
 from .usage import Parser
 
@@ -32,9 +33,10 @@ def add_arguments(parser: Parser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Predict, write the table, and say what was noticed."""
     predictor = load_predictor(arguments.run)
-    frame, reading = read_table(arguments.table, encoding=arguments.encoding)
     stem = os.path.splitext(os.path.basename(arguments.table))[0]
     place = arguments.out or f"{stem}-predictions.csv"
+    refuse_own_files("--out", place, predictor.place)
+    frame, reading = read_table(arguments.table, encoding=arguments.encoding)
     if os.path.exists(place) and os.path.samefile(place, arguments.table):
         raise ArgumentError(
             f"--out names a file other than the table that is read; got {place!r} for both. Choose another name"

@@ -39,7 +39,7 @@ _LONG = 10
 
 def explain_run(arguments: argparse.Namespace, place: str) -> int:
     """Print the explanation, or write its page."""
-    page = page_path(arguments.html) if arguments.html is not None else None
+    page = page_path(arguments.html, place) if arguments.html is not None else None
     predictor = load_predictor(place)
     table = _table(predictor, arguments)
     if not 1 <= arguments.row <= len(table.frame):

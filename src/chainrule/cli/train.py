@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 import warnings
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from ..errors import RunError
 from ..train.files import readable
 from ..train.predictor import Request, first_record, last_record, stored_plan
 from ..train.progress import make_progress
-from ..train.run import RECORD, RunFolder, free_place, plain
+from ..train.run import RunFolder, free_place, plain
 from ..train.tabular import Outcome, Plan, beats, plan_table, train_plan
 from ..train.validation import CrossValidation, Scores, cross_validate, fold_rows
 from .options import Chosen, add_settings, gather
@@ -132,24 +131,31 @@ def train_and_save(order: Order, arguments: argparse.Namespace) -> tuple[int, Ou
     if not arguments.quiet:
         report_plan(plan, report)
         report.blank()
+    # Held open until all is written: nobody else may begin to write between the training and its scores.
+    folder = RunFolder(order.place, {} if order.resume else first_record(plan, order.request), held=True)
     silent = arguments.quiet or arguments.json
-    folder = RunFolder(order.place, {} if order.resume else first_record(plan, order.request))
-    outcome = _train(order, folder, report, make_progress(not silent, plan.settings.epochs, arguments.lang))
-    if not outcome.run.history:
-        print(report.say("train.nothing_learnt"), file=sys.stderr)
-        if not order.resume:
-            shutil.rmtree(folder.place, ignore_errors=True)
-        return INTERRUPTED, None
-    if not silent:
-        report.blank()
-    validation = None
-    if order.request.folds is not None and outcome.run.state != "interrupted":
-        validation = _validate(order, folder, report, shown=not silent)
-    entries = last_record(outcome, validation)
     try:
-        folder.update(**entries)
-    except OSError as error:
-        raise folder.refused(error) from error
+        outcome = _train(
+            order, folder, report, make_progress(not silent, plan.settings.epochs, arguments.lang)
+        )
+        if not outcome.run.history:
+            print(report.say("train.nothing_learnt"), file=sys.stderr)
+            if not order.resume:
+                folder.discard()
+            return INTERRUPTED, None
+        if not silent:
+            report.blank()
+        validation = None
+        if order.request.folds is not None and outcome.run.state != "interrupted":
+            validation = _validate(order, folder, report, shown=not silent)
+        entries = last_record(outcome, validation)
+        try:
+            folder.update(**entries)
+        except OSError as error:
+            raise folder.refused(error) from error
+        order.place = folder.place
+    finally:
+        folder.close()
     report_outcome(outcome, validation, report)
     place = shown_path(order.place)
     report.line("saved", place)
@@ -163,7 +169,6 @@ def train_and_save(order: Order, arguments: argparse.Namespace) -> tuple[int, Ou
 
 def _train(order: Order, folder: RunFolder, report: Report, progress: Any) -> Outcome:
     """`train_plan`, with what it warns of as notes; a folder in which nothing could be begun is removed again."""
-    made = _first_missing(order.place)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         try:
@@ -175,22 +180,14 @@ def _train(order: Order, folder: RunFolder, report: Report, progress: Any) -> Ou
                 resume=order.resume,
             )
         except RunError:
-            if made is not None and not os.path.isfile(os.path.join(order.place, RECORD)):
-                shutil.rmtree(made, ignore_errors=True)
+            if not order.resume and not folder.record:
+                folder.discard()
             raise
     for one in caught:
         # That the loss was not finite any more is told below, with how training ended.
         if issubclass(one.category, RuntimeWarning) and outcome.run.state != "diverged":
             report.line("note", str(one.message))
     return outcome
-
-
-def _first_missing(place: str) -> str | None:
-    """The outermost folder that has to be made for this one; None if it is there."""
-    missing, path = None, os.path.abspath(place)
-    while not os.path.lexists(path):
-        missing, path = path, os.path.dirname(path)
-    return missing
 
 
 def _validate(order: Order, folder: RunFolder, report: Report, shown: bool) -> CrossValidation:

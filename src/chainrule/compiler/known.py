@@ -12,8 +12,8 @@ import functools
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,10 +47,10 @@ def name_of(plan: Plan, registers: Registers) -> str | None:
     if cache.folder() is None or config.dump:
         return None
     try:
-        text = "\n".join(_told(plan))
+        text, sources = "\n".join(_told(plan)), _sources()
     except _CannotTell:
         return None
-    more = (repr(registers), ",".join(sorted(config.skip)), _sources(), *target())
+    more = (repr(registers), ",".join(sorted(config.skip)), sources, *target())
     return cache.key_of("known", text, *more)
 
 
@@ -59,13 +59,34 @@ def recall(name: str) -> Known | None:
     content = cache.load(name)
     if content is None:
         return None
-    found = json.loads(content)
-    return Known(**{**found, "libraries": tuple(found["libraries"])})
+    try:
+        record = json.loads(content)
+        known = Known(**{**record, "libraries": tuple(record["libraries"])})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    types = (str, str, int, int, bool, tuple)
+    whole = all(type(value) is kind for value, kind in zip(known, types, strict=True))
+    return (
+        known
+        if whole and min(known.arena, known.scratch) >= 0 and all(map(_is_name, known.libraries))
+        else None
+    )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isidentifier()
 
 
 def remember(name: str, known: Known) -> None:
     """Keep it."""
     cache.store(name, json.dumps(known._asdict()).encode())
+
+
+# The modules that code follows from, by their folders: those of the package itself, with its version, and these.
+_ROOMS = ("", "compiler", "ops")
+
+# When they were loaded.
+_LOADED = time.time_ns()
 
 
 class _CannotTell(Exception):
@@ -74,23 +95,41 @@ class _CannotTell(Exception):
 
 @functools.cache
 def _sources() -> str:
-    """What tells one state of this package from another: names, sizes and times of its modules."""
-    root = Path(__file__).resolve().parents[1]
-    found = []
-    for folder in (root, root / "compiler", root / "ops"):
-        for entry in sorted(os.scandir(folder), key=lambda one: one.name):
-            if entry.name.endswith(".py"):
-                status = entry.stat()
-                found.append(f"{entry.name} {status.st_size} {status.st_mtime_ns}")
-    return "\n".join(found)
+    """What tells one state of this package from another: the content of the modules that code follows from.
+
+    That is their files, so it must be what runs: raises _CannotTell where a file is younger than this process knows it,
+    or the files are not there (a package of bytecode alone).
+    """
+    if not os.path.isfile(__file__):
+        raise _CannotTell
+    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    digest = hashlib.sha256()
+    try:
+        for room in _ROOMS:
+            for entry in sorted(os.scandir(os.path.join(root, room)), key=lambda entry: entry.name):
+                if not entry.name.endswith(".py"):
+                    continue
+                # A change sets the time of the change, whatever it pretends to be the time of the content.
+                if entry.stat().st_ctime_ns > _LOADED:
+                    raise _CannotTell
+                with open(entry.path, "rb", buffering=0) as file:
+                    content = file.read()
+                digest.update(f"{room}/{entry.name} {len(content)}\0".encode() + content)
+    except OSError as error:
+        raise _CannotTell from error
+    return digest.hexdigest()
 
 
 @functools.cache
 def _of_this_package(operation: Operation, form: Lowering) -> bool:
-    """Whether an operation and its loops were written here, so that `_sources` tells of them."""
-    rules = [operation.body, *(one for one in vars(form).values() if callable(one))]
-    ours = __name__.partition(".")[0]
-    return all(getattr(one, "__module__", "").partition(".")[0] == ours for one in rules)
+    """Whether an operation and its loops were written where `_sources` looks."""
+    rules = [operation.body, *filter(callable, vars(form).values())]
+    return all(_is_known_room(getattr(rule, "__module__", None) or "") for rule in rules)
+
+
+def _is_known_room(module: str) -> bool:
+    package, _, rest = module.partition(".")
+    return package == __name__.partition(".")[0] and rest.rpartition(".")[0] in _ROOMS
 
 
 def _told(plan: Plan) -> Iterator[str]:

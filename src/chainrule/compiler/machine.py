@@ -15,7 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import CompileError
 from ..locks import COMPILING, LLVM, lock
@@ -57,20 +57,17 @@ class Native:
     def __init__(
         self, text: str | Callable[[], str], entry: str, libraries: Iterable[str], key: str | None = None
     ) -> None:
-        binding = _binding()
         _resolve(libraries)
         self.entry = entry
-        code = None if key is None else cache.load(key)
-        if code is None:
+        engine = None if key is None else _kept(key, entry)
+        if engine is None:
             text = text if isinstance(text, str) else text()
-            code = cache.load(key := key_of(text))
-            if code is None:
+            engine = _kept(key := key_of(text), entry)
+            if engine is None:
                 code = _compiled(text)
                 cache.store(key, code)
-        # An empty module: the code is there already. The engine owns it and the target machine.
-        self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
-        self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
-        self._engine.finalize_object()
+                engine = _engine(code)
+        self._engine = engine
         #: Takes the address of the table of addresses (0 for empty buffers); 0, or 1 if a check has failed.
         self.function = self.lookup(entry, ctypes.c_int, ctypes.c_void_p)
 
@@ -90,6 +87,39 @@ def target() -> tuple[str, ...]:
 def key_of(text: str) -> str:
     """Under which name the machine code of a module is kept on the disk."""
     return cache.key_of(text, *target())
+
+
+def _kept(key: str, entry: str) -> Any:
+    """An engine with the code on the disk; None if there is none with this entry."""
+    code = cache.load(key)
+    if code is None or not _is_object(code):
+        return None
+    engine = _engine(code)
+    return engine if engine.get_function_address(entry) else None
+
+
+def _is_object(code: bytes) -> bool:
+    """Whether something begins like an object file, and one of the systems' usual kind does not end too early.
+
+    LLVM stops the process for what is none. The checksum tells of damage; this of what was never code.
+    """
+    if sys.platform in ("win32", "darwin"):
+        return len(code) > 64 and (sys.platform == "win32" or code.startswith(b"\xcf\xfa\xed\xfe"))
+    if not code.startswith(b"\x7fELF\x02") or len(code) < 64:
+        return False
+    order: Literal["little", "big"] = "little" if code[5] == 1 else "big"
+    table, size, count = (int.from_bytes(code[a:b], order) for a, b in ((40, 48), (58, 60), (60, 62)))
+    return count > 0 and table + size * count <= len(code)
+
+
+def _engine(code: bytes) -> Any:
+    """What runs an object file."""
+    binding = _binding()
+    # An empty module: the code is there already. The engine owns it and the target machine.
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return engine
 
 
 def _compiled(text: str) -> bytes:

@@ -17,19 +17,18 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..errors import ChainruleError, RunError
-from ..files import NewFolder, sync_folder
-from .files import from_bytes, read_file, to_bytes
-from .run import digest
+from ..files import Folder, NewFolder
+from .files import from_bytes, to_bytes
+from .run import CHECKPOINTS, digest
 
 FORMAT = "chainrule checkpoint 1"
 STATE, FACTS = "state.safetensors", "checkpoint.json"
 
-_DAMAGED = ".damaged"
+_DAMAGED, _REMOVED = ".damaged", ".removed"
 
 
 class Checkpoint(NamedTuple):
@@ -41,19 +40,24 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints in a folder."""
+    """The newest `keep` checkpoints of a run, in the folder `checkpoints` of its directory."""
 
-    def __init__(self, folder: str, keep: int) -> None:
-        self.folder = folder
+    def __init__(self, run: Folder, keep: int) -> None:
+        self._run = run
         self.keep = keep
 
+    @property
+    def place(self) -> str:
+        """Where they are, for messages."""
+        return os.path.join(self._run.path, CHECKPOINTS)
+
     def names(self) -> list[str]:
-        """The folders of the checkpoints, the newest first."""
+        """The folders of the checkpoints, the newest first. OSError where `checkpoints` is no folder."""
         try:
-            found = os.listdir(self.folder)
+            with self._run.sub(CHECKPOINTS) as folder:
+                return _names(folder)
         except FileNotFoundError:
             return []
-        return sorted((one for one in found if re.fullmatch(r"\d{6,}", one)), key=int, reverse=True)
 
     def write(self, state: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         """Write a state as the newest checkpoint, and remove the oldest beyond `keep`; the name of the new one.
@@ -68,27 +72,23 @@ class Checkpoints:
             "files": {STATE: hashlib.sha256(data).hexdigest()},
         }
         full["sha256"] = digest(full)
-        names = self.names()
-        name = f"{int(names[0]) + 1 if names else 1:06d}"
-        os.makedirs(self.folder, exist_ok=True)
-        folder = NewFolder(os.path.join(self.folder, name))
-        try:
-            folder.write(STATE, data)
-            folder.write(FACTS, json.dumps(full, indent=1).encode() + b"\n")
-            folder.finish()
-        except BaseException:
-            folder.discard()
-            raise
-        for old in names[max(0, self.keep - 1) :]:
-            self._remove(old)
+        with self._run.sub(CHECKPOINTS, make=True) as folder:
+            names = _names(folder)
+            name = f"{int(names[0]) + 1 if names else 1:06d}"
+            new = NewFolder(folder, name)
+            try:
+                new.write(STATE, data)
+                new.write(FACTS, json.dumps(full, indent=1).encode() + b"\n")
+                new.finish()
+            except BaseException:
+                new.discard()
+                raise
+            for old in names[max(0, self.keep - 1) :]:
+                # At once, by a rename, so that a kill leaves no half of it under its name.
+                with contextlib.suppress(OSError):
+                    folder.rename(old, f".{old}{_REMOVED}")
+                _remove(folder, f".{old}{_REMOVED}")
         return name
-
-    def _remove(self, name: str) -> None:
-        """Take a checkpoint away at once, by a rename, so that a kill leaves no half of it under its name."""
-        gone = os.path.join(self.folder, f".{name}.removed")
-        with contextlib.suppress(OSError):
-            os.rename(os.path.join(self.folder, name), gone)
-            shutil.rmtree(gone)
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """(the newest checkpoint that is whole, what is wrong with each newer one); (None, []) if there is none.
@@ -96,7 +96,13 @@ class Checkpoints:
         Raises RunError if there are checkpoints and none is whole.
         """
         faults: list[str] = []
-        names = self.names()
+        try:
+            names = self.names()
+        except OSError as error:
+            raise RunError(
+                f"a run needs a folder for its checkpoints; got {self.place!r}: {error.strerror}. Use another copy of "
+                "the run"
+            ) from error
         for name in names:
             try:
                 return self.read(name), faults
@@ -104,19 +110,19 @@ class Checkpoints:
                 faults.append(error.message)
         if names:
             raise RunError(
-                f"resume=True needs a checkpoint that is whole; got {len(names)} in {self.folder!r}, none of them: "
+                f"resume=True needs a checkpoint that is whole; got {len(names)} in {self.place!r}, none of them: "
                 f"{'; '.join(faults)}. Use another copy of the run, or start a new one in another folder"
             )
         return None, []
 
     def read(self, name: str) -> Checkpoint:
         """One checkpoint, checked byte by byte. Raises RunError, which says what is wrong with it."""
-        place = os.path.join(self.folder, name)
         try:
-            facts = json.loads(read_file(os.path.join(place, FACTS)).decode())
-            data = read_file(os.path.join(place, STATE))
-        except RunError as error:
-            raise RunError(f"checkpoint {name} is not whole ({error.message})") from error
+            with self._run.sub(CHECKPOINTS) as folder, folder.sub(name) as checkpoint:
+                text, data = checkpoint.read(FACTS), checkpoint.read(STATE)
+            facts = json.loads(text.decode())
+        except OSError as error:
+            raise RunError(f"checkpoint {name} is not whole ({error.strerror})") from error
         except (ValueError, RecursionError) as error:
             raise RunError(f"checkpoint {name} has a {FACTS} that cannot be read ({error})") from error
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
@@ -129,21 +135,30 @@ class Checkpoints:
                 f"checkpoint {name} has a {STATE} that is cut or changed: its checksum does not match"
             )
         try:
-            state = from_bytes(data, os.path.join(place, STATE))
+            state = from_bytes(data, os.path.join(self.place, name, STATE))
         except ChainruleError as error:
             raise RunError(f"checkpoint {name} cannot be read ({error.message})") from error
         return Checkpoint(dict(state), facts, name)
 
     def clean(self, whole: str | None) -> None:
         """Put damaged checkpoints that are newer than `whole` aside, and remove what a killed process left."""
-        for one in self.names():
-            if whole is not None and int(one) > int(whole):
-                aside = os.path.join(self.folder, one + _DAMAGED)
-                shutil.rmtree(aside, ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    os.rename(os.path.join(self.folder, one), aside)
-        with contextlib.suppress(OSError):
-            for one in os.listdir(self.folder):
-                if one.startswith("."):
-                    shutil.rmtree(os.path.join(self.folder, one), ignore_errors=True)
-            sync_folder(self.folder)
+        with contextlib.suppress(OSError), self._run.sub(CHECKPOINTS) as folder:
+            for name in _names(folder):
+                if whole is not None and int(name) > int(whole):
+                    with contextlib.suppress(OSError):
+                        _remove(folder, name + _DAMAGED)
+                        folder.rename(name, name + _DAMAGED)
+            for name in folder.names():
+                if re.fullmatch(rf"\.\d{{6,}}({re.escape(_REMOVED)}|\.[0-9a-f]{{16}})", name, re.ASCII):
+                    _remove(folder, name)
+            folder.sync()
+
+
+def _remove(folder: Folder, name: str) -> None:
+    with contextlib.suppress(OSError):
+        folder.remove(name)
+
+
+def _names(folder: Folder) -> list[str]:
+    names = (name for name in folder.names() if re.fullmatch(r"\d{6,}", name, re.ASCII))
+    return sorted(names, key=int, reverse=True)

@@ -205,7 +205,8 @@ def _train_in_folder(setting: Setting, progress: Progress) -> None:
                 keeper.fail()
                 raise
     finally:
-        folder.close()
+        if not folder.held:
+            folder.close()
     if signals.asked == "terminated":
         raise SystemExit(TERMINATED)
 

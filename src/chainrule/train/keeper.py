@@ -16,7 +16,7 @@ from ..errors import ChainruleError, RunError, warn
 from .checkpoint import Checkpoint, Checkpoints
 from .config import changed_options, describe_optimizer, differences
 from .results import Run
-from .run import RUNNING, RunFolder
+from .run import RUNNING, RunFolder, advice_for
 from .snapshot import Parts, gather, restore
 
 Record = dict[str, float]
@@ -66,7 +66,7 @@ class FolderKeeper:
         }
         self._seconds = seconds
         self._steps = steps
-        self._checkpoints = Checkpoints(folder.checkpoints, keep)
+        self._checkpoints = Checkpoints(folder.folder, keep)
         self._last_time = time.monotonic()
         self._last_step = 0
         self._warned = False
@@ -171,6 +171,7 @@ class FolderKeeper:
             self._warn(error, "the list of metrics")
 
     def _write(self) -> None:
+        self._settle()
         place = self._parts.place
         facts = {"epoch": place.epoch, "batch": place.batch, "step": place.step, **self._facts}
         self._checkpoints.write(gather(self._parts, self._run.state), facts)
@@ -179,12 +180,20 @@ class FolderKeeper:
         if self._warned:
             return
         self._warned = True
-        names = self._checkpoints.names()
-        kept = f"the last good checkpoint, {names[0]}, is kept" if names else "there is no checkpoint yet"
+        try:
+            names = self._checkpoints.names()
+        except OSError:  # it is what is wrong
+            names = []
+        kept = f"the last good checkpoint, {names[0]}, is kept" if names else "there is no checkpoint"
         warn(
             f"{what} needs a folder that can be written to; got {self._folder.place!r}: {error.strerror}. Training "
-            f"goes on, {kept}, and writing is tried again later. Free some space",
+            f"goes on, {kept}, and writing is tried again later. {advice_for(error)}",
         )
+
+    def _settle(self) -> None:
+        """Go after a folder that was renamed."""
+        self._folder.settle()
+        self._run.folder = self._folder.place
 
     # ------------------------------------------------------------------------------- the end
 
@@ -193,6 +202,7 @@ class FolderKeeper:
         run = self._run
         try:
             self._folder.finish(run.state, run.model.state_dict(), run.history, **entries)
+            self._run.folder = self._folder.place
         except OSError as error:
             failure = self._folder.refused(
                 error, ". The trained model is in `error.run`, and the last good checkpoint is kept"

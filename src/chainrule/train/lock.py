@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+
+from ..files import Folder
 
 try:
     import fcntl
@@ -18,6 +21,9 @@ except ImportError:  # Windows has the other
 
 LOCK = "lock"
 
+# The longest number of a process, and a line's end.
+_LONGEST = 24
+
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 # Windows locks bytes, and nobody else may read those: one far behind the number of the process.
@@ -25,27 +31,38 @@ _FAR = 1 << 20
 
 
 class FolderLock:
-    """Held from the call of `take` until that of `release`."""
+    """Held from the call of `take` until that of `release`. A file that is no lock of ours is never written to."""
 
-    def __init__(self, folder: str) -> None:
-        self.path = os.path.join(folder, LOCK)
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
         self._descriptor: int | None = None
 
     def take(self) -> str | None:
         """None, or the number of the process that holds the lock (empty if it is not known).
 
-        Raises OSError where no file can be made. File systems without locks (some network drives) let everybody in.
+        Raises OSError where no file can be made, or the file of that name is something else. File systems without locks
+        (some network drives) let everybody in.
         """
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            if not _lock(descriptor):
-                holder = os.read(descriptor, 64).decode("ascii", "replace").strip()
+            descriptor = self._folder.open_file(LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                content = os.read(descriptor, _LONGEST + 1)
+                if not re.fullmatch(rb"[0-9]*\n?", content) or len(content) > _LONGEST:
+                    raise FileExistsError(
+                        errno.EEXIST, f"its file {LOCK} is not one that a training made", LOCK
+                    )
+                free = _lock(descriptor)
+                if free and self._is_there(descriptor):
+                    break
+            except BaseException:
                 os.close(descriptor)
-                return holder
-            if _same_file(descriptor, self.path):
-                break
-            os.close(descriptor)  # its holder removed it between our two steps
+                raise
+            os.close(descriptor)
+            if not free:
+                return content.decode("ascii").strip()
+            # else its holder removed it between our two steps
         os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
         with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
             os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
@@ -56,9 +73,17 @@ class FolderLock:
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
-            os.unlink(self.path)
+            if self._is_there(self._descriptor):
+                self._folder.unlink(LOCK)
         os.close(self._descriptor)
         self._descriptor = None
+
+    def _is_there(self, descriptor: int) -> bool:
+        """Whether the file that we hold is still the one in the folder."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), self._folder.status(LOCK))
+        except FileNotFoundError:
+            return False
 
 
 def _lock(descriptor: int) -> bool:
@@ -73,10 +98,3 @@ def _lock(descriptor: int) -> bool:
     except OSError as error:
         return error.errno not in _TAKEN
     return True
-
-
-def _same_file(descriptor: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False

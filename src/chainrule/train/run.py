@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import json
 import math
@@ -28,11 +29,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import RunError
-from ..files import replace_file, sync_folder
+from ..errors import RunError, warn
+from ..files import Folder, is_temporary
 from ..tensor import Tensor
 from .files import Path, from_bytes, read_file, readable, to_bytes
-from .lock import FolderLock
+from .lock import LOCK, FolderLock
 
 FORMAT = "chainrule run 1"
 MODEL, RECORD, METRICS, CHECKPOINTS = "model.safetensors", "run.json", "metrics.jsonl", "checkpoints"
@@ -40,7 +41,8 @@ MODEL, RECORD, METRICS, CHECKPOINTS = "model.safetensors", "run.json", "metrics.
 RUNNING = "running"
 
 _CHECKSUM = "sha256"
-_OURS = (RECORD, METRICS, CHECKPOINTS, MODEL)
+_FILES = (RECORD, METRICS, MODEL)
+_OURS = (*_FILES, CHECKPOINTS)
 
 
 class StoredRun(NamedTuple):
@@ -54,15 +56,32 @@ class StoredRun(NamedTuple):
 class RunFolder:
     """A run directory while a training fills it; one process at a time.
 
+    The folder is held open: if it is renamed meanwhile, the training goes on in it, and says so. Nothing is written or
+    removed through symbolic links in it.
+
     place: the folder. extra: more entries of the record in `run.json`, such as those of a table; they win over those
-    of the same names. Entries can be added at any time by `update`.
+    of the same names. Entries can be added by `update` until it is closed. held: a training does not close it; whoever
+    made it does, by `close`.
     """
 
-    def __init__(self, place: Path, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, place: Path, extra: Mapping[str, Any] | None = None, *, held: bool = False) -> None:
         self.place = os.path.abspath(os.fspath(place))
         self.record: dict[str, Any] = {}
+        self.held = held
         self._extra = dict(extra or {})
-        self._lock = FolderLock(self.place)
+        self._made: list[str] = []
+        self._folder: Folder | None = None
+        self._lock: FolderLock | None = None
+        self._is_lost = False
+
+    @property
+    def folder(self) -> Folder:
+        """The folder itself, while it is open."""
+        if self._folder is None:
+            raise RunError(
+                f"a run is written to while its folder is open; got {self.place!r}, which is closed"
+            )
+        return self._folder
 
     def open(self, resume: bool) -> bool:
         """Make the folder and lock it; whether it has a run to go on with.
@@ -70,39 +89,57 @@ class RunFolder:
         Raises RunError if another process is at it, if it cannot be made, has other files, or has a run and `resume`
         does not say that it is to be continued.
         """
+        owner = owning_run(self.place)
+        if owner is not None:
+            raise RunError(
+                f"a run needs a folder of its own; got {self.place!r}, which belongs to the run in {owner!r}. Name "
+                "another folder"
+            )
         try:
-            os.makedirs(self.place, exist_ok=True)
-            holder = self._lock.take()
+            self._enter()
+            return self._look(resume)
         except OSError as error:
+            self.close()
             raise self.refused(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _enter(self) -> None:
+        """Make the folder, hold it open and lock it."""
+        missing = self.place
+        while not os.path.lexists(missing):
+            self._made.append(missing)
+            missing = os.path.dirname(missing)
+        os.makedirs(self.place, exist_ok=True)
+        self._folder = Folder.open(self.place)
+        self._lock = FolderLock(self._folder)
+        holder = self._lock.take()
         if holder is not None:
             by = f"process {holder}" if holder else "another process"
             raise RunError(
                 f"one process at a time trains in a folder; got {self.place!r}, where {by} is at work. Wait for it, or "
                 "name another folder"
             )
-        try:
-            return self._look(resume)
-        except BaseException:
-            self.close()
-            raise
 
     def _look(self, resume: bool) -> bool:
-        path = os.path.join(self.place, RECORD)
-        begun = os.path.isfile(path)
+        begun = self.folder.is_file(RECORD)
         if begun and not resume:
             raise RunError(
                 f"a new run needs a folder of its own; got {self.place!r}, which has one. Write resume=True to go on "
                 "with it, or name another folder"
             )
-        others = [one for one in os.listdir(self.place) if not one.startswith(".") and one != "lock"]
-        if not begun and set(others) - set(_OURS):
+        others = {name for name in self.folder.names() if not name.startswith(".")} - {*_OURS, LOCK}
+        if not begun and others:
             raise RunError(
-                f"a run needs a folder of its own; got {self.place!r}, which has {min(set(others) - set(_OURS))!r} and "
-                f"no {RECORD}. Name another folder"
+                f"a run needs a folder of its own; got {self.place!r}, which has {min(others)!r} and no {RECORD}. Name "
+                "another folder"
             )
+        if self.folder.has(CHECKPOINTS):
+            self.folder.sub(CHECKPOINTS).close()  # OSError if it is a link, or no folder
         self._remove_leftovers()
         if begun:
+            path = os.path.join(self.place, RECORD)
             try:
                 self.record = _read_record(path)
             except RunError as error:
@@ -112,20 +149,15 @@ class RunFolder:
 
     def _remove_leftovers(self) -> None:
         """Files that a process was writing when it was killed; nobody else writes here, because of the lock."""
-        for one in os.listdir(self.place):
-            if re.fullmatch(r"\..+\.[0-9a-f]{16}", one):
+        for name in self.folder.names():
+            if is_temporary(name, _FILES):
                 with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(self.place, one))
-
-    @property
-    def checkpoints(self) -> str:
-        """The folder of the checkpoints."""
-        return os.path.join(self.place, CHECKPOINTS)
+                    self.folder.unlink(name)
 
     def start(self, **entries: Any) -> None:
         """Write the record of a run that begins, or whose record was lost. Raises RunError if the disk refuses."""
         try:
-            os.makedirs(self.checkpoints, exist_ok=True)
+            self.folder.sub(CHECKPOINTS, make=True).close()
             self._write_record(
                 {
                     "format": FORMAT,
@@ -138,10 +170,51 @@ class RunFolder:
                     "files": {},
                 }
             )
-            replace_file(os.path.join(self.place, METRICS), b"")
-            sync_folder(self.place)
+            self.folder.replace(METRICS, b"")
         except OSError as error:
             raise self.refused(error) from error
+
+    def settle(self) -> None:
+        """Notice that the folder was renamed or removed, and say so. Raises OSError where there is no way to go on.
+
+        What was renamed is still ours, and is written to under its new name. What was removed is made again.
+        """
+        if self.folder.is_at(self.place):
+            return
+        if self.folder.is_removed():
+            self._begin_again()
+            return
+        place = self.folder.whereabouts()
+        if place == self.place or self._is_lost:  # back at this moment; or a warning has said it
+            return
+        now = "another, which the system does not tell" if place is None else f"the name {place!r}"
+        warn(
+            f"a run folder must keep its name while a training writes to it; got {self.place!r}, which has {now} now. "
+            "Training goes on in the same folder, and nothing is lost: use its new name from now on"
+        )
+        self._is_lost = place is None
+        if place is not None:
+            self.place = self.folder.path = place
+
+    def _begin_again(self) -> None:
+        """Make a folder that was removed once more, with the record that it had."""
+        if os.path.lexists(self.place):
+            raise FileExistsError(
+                errno.EEXIST, "it was removed, and something else has its place", self.place
+            )
+        os.makedirs(self.place)
+        assert self._lock is not None
+        self._lock.release()
+        self.folder.reopen()
+        if self._lock.take() is not None:
+            raise FileExistsError(
+                errno.EEXIST, "it was removed, and another training has its place", self.place
+            )
+        self.folder.replace(RECORD, _record_bytes(self.record))
+        warn(
+            f"a run folder must stay while a training writes to it; got {self.place!r}, which was removed. It was made "
+            "again; what it held before is gone, but for what the training still knows"
+        )
 
     def update(self, **entries: Any) -> None:
         """Add entries to the record, or replace them. Raises OSError."""
@@ -149,29 +222,47 @@ class RunFolder:
 
     def note_epoch(self, record: Mapping[str, float]) -> None:
         """Add a line to the metrics. Raises OSError."""
-        with open(os.path.join(self.place, METRICS), "ab") as file:
-            file.write(_line(record))
+        self.settle()
+        self.folder.append(METRICS, _line(record))
 
     def write_metrics(self, history: Iterable[Mapping[str, float]]) -> None:
         """Let the metrics be those of `history`: after a resumption, what came after the checkpoint is cut off."""
-        replace_file(os.path.join(self.place, METRICS), b"".join(map(_line, history)))
+        self.folder.replace(METRICS, b"".join(map(_line, history)))
 
     def finish(
         self, state: str, weights: Mapping[str, Any], history: Iterable[Mapping[str, float]], **entries: Any
     ) -> None:
         """Write the weights, the whole history, and a record that vouches for both. Raises OSError."""
         model, lines = to_bytes(weights), b"".join(map(_line, history))
-        replace_file(os.path.join(self.place, MODEL), model)
-        replace_file(os.path.join(self.place, METRICS), lines)
+        self.settle()
+        self.folder.replace(MODEL, model)
+        self.folder.replace(METRICS, lines)
         files = {MODEL: hashlib.sha256(model).hexdigest(), METRICS: hashlib.sha256(lines).hexdigest()}
         self.update(**entries, state=state, ended=_now(), files=files)
 
     def close(self) -> None:
         """Let others in."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
+        if self._folder is not None:
+            self._folder.close()
+        self._folder = self._lock = None
+
+    def discard(self) -> None:
+        """Close it, and remove the run as far as it came, with the folders that were made for it; nothing else."""
+        if self._folder is not None:
+            for name in self._folder.names():
+                if name in _OURS or is_temporary(name, _FILES):
+                    with contextlib.suppress(OSError):
+                        self._folder.remove(name)
+        self.close()
+        for made in self._made:
+            with contextlib.suppress(OSError):  # not empty: somebody uses it
+                os.rmdir(made)
 
     def _write_record(self, record: dict[str, Any]) -> None:
-        replace_file(os.path.join(self.place, RECORD), _record_bytes(record))
+        self.settle()
+        self.folder.replace(RECORD, _record_bytes(record))
         self.record = record
 
     def note_state(self, state: str) -> None:
@@ -182,12 +273,58 @@ class RunFolder:
     def refused(self, error: OSError, more: str = "") -> RunError:
         """The error for a disk that refuses. more: what else there is to say."""
         return RunError(
-            f"a run needs a folder that it can write to; got {self.place!r}: {error.strerror}. Check the free space "
-            f"and the permissions, or name another folder{more}"
+            f"a run needs a folder that it can write to; got {self.place!r}: {error.strerror}. {advice_for(error)}, or "
+            f"name another folder{more}"
         )
 
 
+def advice_for(error: OSError) -> str:
+    """What to do about a file or folder that cannot be written."""
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EMLINK, errno.EISDIR, errno.ELOOP):
+        return "Move away what is in its place"
+    return "Check the free space and the permissions"
+
+
 # ------------------------------------------------------------------------------------------- places
+
+
+def owning_run(path: Path, run: Path | None = None) -> str | None:
+    """The run directory that a path belongs to, by whatever links it leads there; None if to none.
+
+    To a run belong the files that it writes itself, whether they exist or not, and all of its checkpoints; not what
+    else somebody puts into its folder. run: a directory whose files are known by hard links too.
+    """
+    inside, name = os.path.split(os.path.realpath(path))
+    while name:
+        if name.casefold() in (*_OURS, LOCK) and _has_run(inside):
+            return inside
+        inside, name = os.path.split(inside)
+    return None if run is None or not _is_linked(path, os.fspath(run)) else os.fspath(run)
+
+
+def _has_run(folder: str) -> bool:
+    """Whether a folder has a run, whole or not; others use the name `run.json` too."""
+    path = os.path.join(folder, RECORD)
+    if not os.path.isfile(path):
+        return False
+    try:
+        return FORMAT.encode() in read_file(path) or os.path.lexists(os.path.join(folder, CHECKPOINTS))
+    except RunError:
+        return True
+
+
+def _is_linked(path: Path, run: str) -> bool:
+    """Whether a path is another name of one of the run's files."""
+    try:
+        sought = os.stat(path)
+    except OSError:
+        return False
+    if os.path.isfile(run):  # its record or its weights name a run too
+        run = os.path.dirname(run)
+    files = [os.path.join(run, name) for name in _FILES]
+    for folder, _, names in os.walk(os.path.join(run, CHECKPOINTS)):
+        files += [os.path.join(folder, name) for name in names]
+    return any(os.path.isfile(file) and os.path.samestat(sought, os.stat(file)) for file in files)
 
 
 def free_place(name: str) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 from .. import nn
 from ..data.kept import from_stored
 from ..errors import ArgumentError, RunError, ShapeError, warn
+from ..files import Folder
 from .checkpoint import Checkpoint, Checkpoints
 from .files import Path
 from .losses import Loss, find_loss
 from .metrics import make_metrics
 from .problem import Problem
 from .results import Run
-from .run import CHECKPOINTS, MODEL, read_record, read_run
+from .run import MODEL, read_record, read_run
 
 
 def load_run(
@@ -86,7 +87,14 @@ def _built(model: Any, preparation: Any) -> nn.Module:
 
 
 def _newest(place: str) -> Checkpoint:
-    found, faults = Checkpoints(os.path.join(place, CHECKPOINTS), 1).newest()
+    try:
+        run = Folder.open(place)
+    except OSError as error:
+        raise RunError(
+            f"a readable folder is needed; got {place!r}: {error.strerror}. Check the path"
+        ) from error
+    with run:
+        found, faults = Checkpoints(run, 1).newest()
     if found is None:
         raise RunError(
             f"a run with weights is needed; got {place!r}, which has neither {MODEL} nor a checkpoint"

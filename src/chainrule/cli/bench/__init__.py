@@ -17,6 +17,7 @@ from typing import Any
 
 from ...files import replace_file
 from ...train.files import readable
+from ..outputs import refuse_own_files
 from ..usage import Parser, UsageError, nearest
 from . import growth, record, scikit
 from .engines import ENGINES
@@ -176,6 +177,7 @@ def _place(out: str | None) -> Path | None:
     """Where the record goes; known to be possible before minutes are spent."""
     if out is None:
         return None
+    refuse_own_files("--out", out)
     place = Path(out)
     if place.is_dir() or not os.access(place.parent, os.W_OK):
         raise UsageError("cannot_write", path=readable(out), reason=os.strerror(21 if place.is_dir() else 2))
