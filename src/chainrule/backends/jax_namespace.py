@@ -59,7 +59,7 @@ class JaxNamespace:
         return jnp.asarray(x).astype(dtype)
 
     def floor_divide(self, x: Any, y: Any) -> Any:
-        """⌊x / y⌋. Integers: x // 0 is 0, and the most negative number // −1 wraps around."""
+        """⌊x / y⌋. Integers: x // 0 is 0; floats: where an operand is infinite it is x / y itself."""
         jnp = self._numpy
         if x.dtype.kind != "f":
             return jnp.where(y == 0, 0, jnp.floor_divide(x, jnp.where(y == 0, 1, y)))
@@ -70,7 +70,7 @@ class JaxNamespace:
         whole = jnp.floor(near)
         whole = jnp.where(near - whole > 0.5, whole + 1, whole)
         whole = jnp.where(near == 0, jnp.copysign(jnp.zeros((), near.dtype), x / y), whole)
-        return jnp.where(y == 0, x / y, whole)
+        return jnp.where((y == 0) | jnp.isinf(x) | jnp.isinf(y), x / y, whole)
 
     def remainder(self, x: Any, y: Any) -> Any:
         """x − y·⌊x / y⌋, with the sign of y. Integers: the remainder by 0 is 0."""

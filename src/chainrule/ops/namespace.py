@@ -163,8 +163,14 @@ def cast(x: Any, dtype: Any) -> Any:
 
 
 def floor_divide(x: Any, y: Any) -> Any:
-    """⌊x / y⌋. Integers: x // 0 is 0, and the most negative number // −1 wraps around."""
-    return np.floor_divide(x, y)
+    """⌊x / y⌋. Integers: x // 0 is 0, and the most negative number // −1 wraps around.
+
+    Floats as the array API standard has it: where an operand is infinite it is x / y itself, so ∞ // 2 is ∞ and
+    1 // −∞ is −0.
+    """
+    if x.dtype.kind != "f":
+        return np.floor_divide(x, y)
+    return np.where(np.isinf(x) | np.isinf(y), x / y, np.floor_divide(x, y))
 
 
 def remainder(x: Any, y: Any) -> Any:
