@@ -42,7 +42,8 @@ def test_every_pair_of_numbers(engine: str, dtype: str) -> None:
     x, y = (np.array(side, dtype) for side in zip(*pairs))
     got = run(engine, lambda a, b: a // b)(cr.tensor(x), cr.tensor(y)).numpy()
     for k, (a, b) in enumerate(zip(x.tolist(), y.tolist())):
-        wanted = np.array(expected(a, b), dtype)
+        with np.errstate(over="ignore"):
+            wanted = np.array(expected(a, b), dtype)
         if np.isfinite(wanted) and abs(wanted) > 1e7:  # the quotient itself is rounded
             assert got[k] == pytest.approx(float(wanted), rel=1e-5), (a, b)
         else:
