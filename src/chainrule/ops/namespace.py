@@ -16,10 +16,11 @@ import numpy as np
 
 from ..graph import state
 from ..operations import Array
+from .totals import kept_in, running_in
 
-# Above this many float32 elements a sum is accumulated in float64: NumPy adds rows one after the other when
-# the reduced axis is not the last, and 2·10⁷ ones would stop at 16,777,216.
-_EXACT_SUM_FROM = 1 << 16
+# So long a part of a common axis is multiplied in one call of BLAS. Its products of vectors add up in a few lanes from
+# one end to the other, so more parts are added up in float64.
+_COMMON = 4096
 
 # Up to this many elements a NumPy call costs more than its work, so the call that starts fastest is taken.
 _SHORT = 4096
@@ -67,12 +68,19 @@ def erf(x: Any) -> Any:
 
 
 def add_up(x: Any, axis: Any, keepdims: bool) -> Any:
-    """Sum along `axis`; large float32 sums are accumulated in float64."""
-    wide = np.float64 if x.dtype == np.float32 and x.size >= _EXACT_SUM_FROM else x.dtype
+    """Sum along `axis`; long float32 sums are kept in float64."""
+    wide = kept_in(x.dtype, _terms(x, axis))
     if not x.flags.c_contiguous and _few(x, axis):
         return _folded(np.add, x, axis, keepdims, wide).astype(x.dtype, copy=False)
     total = _sum(x, axis, dtype=wide, keepdims=keepdims)
     return total if wide == x.dtype else total.astype(x.dtype)
+
+
+def _terms(x: Any, axis: Any) -> int:
+    """How many entries make one sum."""
+    if axis is None:
+        return int(x.size)
+    return math.prod([x.shape[k] for k in (axis if isinstance(axis, tuple) else (axis,))])
 
 
 def _few(x: Any, axes: Any) -> bool:
@@ -96,10 +104,20 @@ def _folded(combine: Any, x: Any, axes: tuple[int, ...], keepdims: bool, dtype: 
 
 
 def cumulative_sum(x: Any, axis: int, dtype: Any) -> Any:
-    """Running total along `axis`; large float32 totals are accumulated in float64."""
-    if x.dtype == np.float32 and x.size >= _EXACT_SUM_FROM:
-        return np.add.accumulate(x, axis, dtype=np.float64).astype(np.float32)
-    return np.add.accumulate(x, axis, dtype=x.dtype)
+    """Running total along `axis`; float32 totals are kept in float64."""
+    return np.add.accumulate(x, axis, dtype=running_in(x.dtype)).astype(dtype, copy=False)
+
+
+def matmul(x: Any, y: Any) -> Any:
+    """Matrix product over the last two axes; a long common axis is cut into parts, and those are added up."""
+    common = x.shape[-1]
+    if common <= _COMMON or x.dtype.kind != "f":
+        return np.matmul(x, y)
+    total: Any = 0.0
+    for start in range(0, common, _COMMON):
+        part = np.matmul(x[..., start : start + _COMMON], y[..., start : start + _COMMON, :])
+        total = np.add(total, part, dtype=np.float64)
+    return total.astype(x.dtype, copy=False)
 
 
 def absorb(a: Any, b: Any) -> Any:
@@ -413,8 +431,8 @@ def scan(
 _EXTRAS = {
     function.__name__: function
     for function in (
-        broadcast_to, permute_dims, reshape, largest, smallest, sigmoid, erf, add_up, cumulative_sum, absorb,
-        cast, floor_divide, remainder, shift_left, shift_right, power, pad, take, scatter_add, take_along,
+        broadcast_to, permute_dims, reshape, largest, smallest, sigmoid, erf, add_up, cumulative_sum, matmul,
+        absorb, cast, floor_divide, remainder, shift_left, shift_right, power, pad, take, scatter_add, take_along,
         scatter_along, put, window, fold, conv, scan,
     )
 }  # fmt: skip
