@@ -14,7 +14,7 @@ from ..graph import Node
 from ..operations import Type
 from ..ops import lowering as forms
 from ..ops.lowering import Reduce, Running, View
-from ..ops.totals import BLOCK, kept_in, running_in
+from ..ops.totals import BLOCK, ROWS, kept_in, running_in
 from .forms import lowering_of
 from .indices import Index
 from .loops import Store, Update, Value
@@ -297,11 +297,14 @@ class _Fold:
     def _blocks(self) -> tuple[list[int], int | None]:
         """(the folded axes around blocks, the axis of which a block has `step` entries): as even as can be."""
         axes, inside = [one for one in self.axes if one in self.gone], 1
-        while axes and inside * self.x.shape[axes[-1]] <= BLOCK:
+        most = ROWS if self.along_memory else BLOCK
+        while axes and inside * self.x.shape[axes[-1]] <= most:
             inside *= self.x.shape[axes.pop()]
+        if not axes:
+            return [], None
         *outer, axis = axes
         size = self.x.shape[axis]
-        parts = -(-size // (BLOCK // inside))
+        parts = -(-size // (most // inside))
         self.step = -(-size // parts)
         return outer, axis
 

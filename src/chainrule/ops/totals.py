@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from ..dtypes import Dtype, float32, float64
 
-#: So many terms at most are added up one after the other, in their own type.
-BLOCK = 256
+#: So many terms at most are added up one after the other, in their own type; rows of numbers, each in its own place.
+BLOCK, ROWS = 256, 128
 #: So many at most where the whole common axis of a convolution is not longer.
 WHOLE_BLOCK = 512
 #: The sums of so many blocks are added up in the product's own type; of more, in float64.
@@ -20,7 +20,7 @@ FEW_BLOCKS = 16
 
 def kept_in(dtype: Dtype, terms: int) -> Dtype:
     """The type in which the blocks of a sum of so many terms are added up: float64 for float32 if there are several."""
-    return float64 if dtype == float32 and terms > BLOCK else dtype
+    return float64 if dtype == float32 and terms > ROWS else dtype
 
 
 def running_in(dtype: Dtype) -> Dtype:
@@ -30,4 +30,4 @@ def running_in(dtype: Dtype) -> Dtype:
 
 def product_roundings(terms: int) -> int:
     """How often a term of a product over a common axis of so many terms is rounded at most."""
-    return min(terms, WHOLE_BLOCK + FEW_BLOCKS)
+    return min(terms, WHOLE_BLOCK + 2 * FEW_BLOCKS)
