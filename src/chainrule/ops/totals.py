@@ -9,6 +9,7 @@ Knows dtypes and numbers of terms; knows nothing of arrays, graphs or machine co
 from __future__ import annotations
 
 from ..dtypes import Dtype, float32, float64
+from ..operations import Type
 
 #: So many terms at most are added up one after the other, in their own type; rows of numbers, each in its own place.
 BLOCK, ROWS = 256, 128
@@ -26,6 +27,11 @@ def kept_in(dtype: Dtype, terms: int) -> Dtype:
 def running_in(dtype: Dtype) -> Dtype:
     """The type in which a running total is kept: each of its values is a result, the last one of all the terms."""
     return float64 if dtype == float32 else dtype
+
+
+def running_type(type: Type) -> Type:
+    """The type of a running total of values of a type."""
+    return Type(type.shape, running_in(type.dtype))
 
 
 def product_roundings(terms: int) -> int:
