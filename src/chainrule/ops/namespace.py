@@ -16,11 +16,10 @@ import numpy as np
 
 from ..graph import state
 from ..operations import Array
-from .totals import kept_in, running_in
+from .totals import FEW_RESULTS, SHORT_COMMON, kept_in, running_in
 
-# So long a part of a common axis is multiplied in one call of BLAS. Its products of vectors add up in a few lanes from
-# one end to the other, so more parts are added up in float64.
-_COMMON = 4096
+# So long a part of a common axis is multiplied in one call of BLAS, whose products of matrices add up in blocks.
+_COMMON = 1 << 16
 
 # Up to this many elements a NumPy call costs more than its work, so the call that starts fastest is taken.
 _SHORT = 4096
@@ -110,13 +109,21 @@ def cumulative_sum(x: Any, axis: int, dtype: Any) -> Any:
 
 def matmul(x: Any, y: Any) -> Any:
     """Matrix product over the last two axes; a long common axis is cut into parts, and those are added up."""
-    common = x.shape[-1]
-    if common <= _COMMON or x.dtype.kind != "f":
+    common, results = x.shape[-1], x.shape[-2] * y.shape[-1]
+    if x.dtype.kind != "f" or common <= (2 * SHORT_COMMON if results <= FEW_RESULTS else _COMMON):
         return np.matmul(x, y)
-    total: Any = 0.0
-    for start in range(0, common, _COMMON):
-        part = np.matmul(x[..., start : start + _COMMON], y[..., start : start + _COMMON, :])
-        total = np.add(total, part, dtype=np.float64)
+    if results <= FEW_RESULTS:
+        many = common // SHORT_COMMON
+        cut = many * SHORT_COMMON
+        left = x[..., :cut].reshape(*x.shape[:-1], many, SHORT_COMMON).swapaxes(-2, -3)
+        right = y[..., :cut, :].reshape(*y.shape[:-2], many, SHORT_COMMON, y.shape[-1])
+        parts = [np.matmul(left, right).sum(-3, dtype=np.float64), np.matmul(x[..., cut:], y[..., cut:, :])]
+    else:
+        starts = range(0, common, _COMMON)
+        parts = [np.matmul(x[..., k : k + _COMMON], y[..., k : k + _COMMON, :]) for k in starts]
+    total = parts[0].astype(np.float64)
+    for part in parts[1:]:
+        total += part
     return total.astype(x.dtype, copy=False)
 
 

@@ -17,6 +17,9 @@ BLOCK, ROWS = 256, 128
 WHOLE_BLOCK = 512
 #: The sums of so many blocks are added up in the product's own type; of more, in float64.
 FEW_BLOCKS = 16
+#: Libraries add up products of vectors in a few lanes from one end to the other: they are given products of so few
+#: results in parts of the common axis, so long.
+FEW_RESULTS, SHORT_COMMON = 4096, 512
 
 
 def kept_in(dtype: Dtype, terms: int) -> Dtype:
