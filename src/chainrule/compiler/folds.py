@@ -41,7 +41,7 @@ class FoldWriter(NestWriter):
             self._fold_in_register(fold)
         elif fold.folded * self._operations() <= _WRITTEN_OUT:
             self._fold_written_out(fold)
-        elif fold.wide and prod(fold.cleared_shape) > _MOST_TOTALS:
+        elif fold.wide and prod(fold.cleared_shape[:-1]) > _MOST_TOTALS:
             self._fold_several(fold)
         else:
             self._fold_in_memory(fold)
@@ -132,20 +132,44 @@ class FoldWriter(NestWriter):
 
     def _fold_in_memory(self, fold: _Fold) -> None:
         """Row by row into the result; for each value of the axes that stay apart outside of all that is folded."""
-        self.loop(fold.lead_shape, lambda before: self._fold_rows(fold, dict(zip(fold.lead, before))))
 
-    def _fold_rows(self, fold: _Fold, lead: dict[int, Index]) -> None:
-        """Row by row, in blocks if there are many; the sums of the blocks are added up beside the result."""
+        def outside(before: list[Index]) -> None:
+            lead = dict(zip(fold.lead, before, strict=True))
+            if not fold.wide or prod(fold.cleared_shape) <= _MOST_TOTALS:
+                self._fold_rows(fold, lead, fold.cleared_shape, {})
+                return
+            # In strips of the rows: their totals lie beside the result.
+            *others, extent = fold.cleared_shape
+            width = _MOST_TOTALS // prod(others)
+            whole, left = divmod(extent, width)
+
+            def strip(start: Index, size: int) -> None:
+                self._fold_rows(fold, lead, [*others, size], {fold.cleared[-1]: start})
+
+            self.loop([whole], lambda at: strip(at[0] * width, width))
+            if left:
+                strip(Index(whole * width), left)
+
+        self.loop(fold.lead_shape, outside)
+
+    def _fold_rows(
+        self, fold: _Fold, lead: dict[int, Index], sizes: list[int], starts: dict[int, Index]
+    ) -> None:
+        """Row by row, in blocks if there are many; the sums of the blocks are added up beside the result.
+
+        sizes, starts: the stretches of the axes that are cleared.
+        """
         x, out, form = fold.x, fold.out, fold.form
-        flat = "flat" if fold.axes == tuple(range(x.ndim)) and not out.axes else None
-        totals = Buffer("totals", Type(tuple(fold.cleared_shape), fold.dtype), "local")
+        flat = "flat" if fold.axes == tuple(range(x.ndim)) and not out.axes and not starts else None
+        totals = Buffer("totals", Type(tuple(sizes), fold.dtype), "local")
+        extents = dict(zip(fold.cleared, sizes, strict=True))
 
         def each_place(write: Callable[[list[Index], Index], None]) -> None:
             def inside(at: list[Index]) -> None:
-                terms = lead | dict(zip(fold.cleared, at, strict=True))
+                terms = _moved(lead | dict(zip(fold.cleared, at, strict=True)), starts)
                 write(at, out.at(fold.place([terms[axis] for axis in fold.kept])))
 
-            self.loop(fold.cleared_shape, inside, grouping=flat)
+            self.loop(sizes, inside, grouping=flat)
 
         def clear(at: list[Index], place: Index) -> None:
             self.dtype = x.dtype
@@ -162,13 +186,14 @@ class FoldWriter(NestWriter):
 
         def write(block: _Block) -> None:
             def inside(at: list[Index]) -> None:
-                position = block.position(lead, at)
+                position = block.position(lead, at, starts)
                 place = out.at(fold.place([position[axis] for axis in fold.kept]))
                 element = self.read(x, position)
                 self.dtype = x.dtype
                 self.store_at(out, place, self._combined(form, self.load(out, place), element))
 
-            self.loop(block.shape, inside)
+            shape = [extents.get(axis, size) for axis, size in zip(block.axes, block.shape)]
+            self.loop(shape, inside)
             if fold.wide:
                 each_place(gather)
 
@@ -332,12 +357,20 @@ class _Block:
     axis: int | None = None
     start: Index = Index(0)  # noqa: RUF009
 
-    def position(self, known: dict[int, Index], at: Sequence[Index]) -> list[Index]:
+    def position(
+        self, known: dict[int, Index], at: Sequence[Index], starts: dict[int, Index] | None = None
+    ) -> list[Index]:
         """The operand's position at a place in the block, from the terms of the axes that are not its own."""
-        terms = known | self.before | dict(zip(self.axes, at, strict=True))
+        begins = starts or {}
         if self.axis is not None:
-            terms[self.axis] = terms[self.axis] + self.start
+            begins = begins | {self.axis: self.start}
+        terms = _moved(known | self.before | dict(zip(self.axes, at, strict=True)), begins)
         return [terms[axis] for axis in sorted(terms)]
+
+
+def _moved(terms: dict[int, Index], starts: dict[int, Index]) -> dict[int, Index]:
+    """The terms of axes, counted from where their stretches begin."""
+    return {axis: term + starts[axis] if axis in starts else term for axis, term in terms.items()}
 
 
 def _interleave(
