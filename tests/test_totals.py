@@ -199,6 +199,21 @@ def test_sums_over_several_axes(engine: str, shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(one.numpy(), x.astype(float).sum(axes), rtol=bound)
 
 
+@pytest.mark.skipif(not available(), reason="needs llvmlite")
+@pytest.mark.parametrize(("shape", "axes"), [
+    ((1000, 130), (0,)), ((300, 5000), (0,)), ((2, 300, 4097), (1,)), ((200, 3, 5000), (0,)), ((300, 2, 70), (0, 2)),
+    ((129, 4096), (0,)), ((128, 4097), (0,)), ((257,), (0,)), ((3, 129), (1,)), ((5, 30, 20, 7), (0, 1, 2)),
+])  # fmt: skip
+def test_blocks_and_strips_of_rows_are_whole(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    """Whole numbers have exact sums; what is computed on the way to them is another one at each place."""
+    x = (np.arange(math.prod(shape)).reshape(shape) * 7919 % 513).astype("float32")
+    function = cr.compile(lambda x: (x.sum(axis=axes), (x * 2.0 + 1.0).sum(axis=axes, keepdims=True)))
+    plain, shifted = function(cr.tensor(x))
+    np.testing.assert_array_equal(plain.numpy(), x.astype(float).sum(axes))
+    np.testing.assert_array_equal(shifted.numpy(), (2 * x.astype(float) + 1).sum(axes, keepdims=True))
+    assert function.audit(cr.tensor(x)).ok
+
+
 # ----------------------------------------------------------------------------------- products
 
 
