@@ -112,7 +112,8 @@ def test_modules_are_small_and_say_what_they_know(path: Path) -> None:
 
 def test_importing_the_package_stays_light() -> None:
     code = (
-        "import sys, chainrule; heavy = {'llvmlite', 'rich', 'pandas', 'sklearn', 'torch', 'jax', 'safetensors'}; "
+        "import sys, chainrule; "
+        "heavy = {'llvmlite', 'rich', 'pandas', 'sklearn', 'torch', 'jax', 'safetensors', 'threadpoolctl'}; "
         "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run(

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 from . import ops
 from .autodiff import Building, Contribution, Mode, Nodes, Value, gradients, part, pushforward
+from .dtypes import Dtype
 from .errors import ChainruleError
 from .graph import Graph, Node, state, topological
 from .operations import CONSTANT, INPUT, Type
 from .ops.lowering import Loop
+from .ops.totals import running_type
 from .rewrite import remake
 
 # --------------------------------------------------------------------------------- the body as a program
@@ -279,12 +281,12 @@ class _Deriving:
         shares = self._shares(passed, ends, seeds)
         products, rest = self._products(shares)
         added = [k for k in self.shared if rest.get(k)]
-        starts = [Node(INPUT, type=body.inputs[k].types, requires_grad=True) for k in added]
+        starts = [Node(INPUT, type=(running_type(body.inputs[k].type),), requires_grad=True) for k in added]
         totals = []
         for k, start in zip(added, starts):
             total: Node = start
             for one in rest[k]:
-                total = ops.add(total, one)
+                total = ops.add(total, _cast(one, start.dtype))
             totals.append(total)
         kept = self._kept(products)
         hands = [self._found(found, k) for k in self.live]
@@ -420,6 +422,10 @@ class _Deriving:
         return done, stacks, invariants
 
 
+def _cast(value: Any, dtype: Dtype) -> Any:
+    return value if value.dtype == dtype else ops.cast(value, dtype=dtype)
+
+
 def _unfold(node: Node) -> tuple[tuple[Node, ...], Node]:
     """What is done with a value at the end without adding anything, in order, and the value itself."""
     after: list[Node] = []
@@ -458,7 +464,7 @@ class Pull:
         """(operand, cotangent) for each wanted operand that is reached."""
         plan, body = self.plan, self.body
         carried = [self._cotangent(k) for k in plan.live]
-        totals = [self.mode.zeros(body.inputs[k].type) for k in plan.added]
+        totals = [self.mode.zeros(running_type(body.inputs[k].type)) for k in plan.added]
         stacked = [self.g[self.carries + k] for k in self.present]
         stacked += [self.stacks[one] for one in plan.stacks]
         places = {one: k for k, one in enumerate(body.inputs)}
@@ -469,7 +475,7 @@ class Pull:
         )  # fmt: skip
         ends = iter(found)
         answers: dict[int, Value] = dict(zip(plan.live, ends))
-        sums = {k: next(ends) for k in plan.added}
+        sums = {k: _cast(next(ends), body.inputs[k].dtype) for k in plan.added}
         answers.update({k: next(ends) for k in plan.entries})
         self.stacks.update(zip(plan.kept, ends))
         for k in (k for k in self.wanted if k >= self.carries + self.stacked):

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..ops.totals import FEW_RESULTS, SHORT_COMMON
+
 # Up to so many slices are written side by side; more are one gather or one scatter.
 _MOST_SLICES = 64
 
@@ -59,7 +61,7 @@ class JaxNamespace:
         return jnp.asarray(x).astype(dtype)
 
     def floor_divide(self, x: Any, y: Any) -> Any:
-        """⌊x / y⌋. Integers: x // 0 is 0, and the most negative number // −1 wraps around."""
+        """⌊x / y⌋. Integers: x // 0 is 0; floats: where an operand is infinite it is x / y itself."""
         jnp = self._numpy
         if x.dtype.kind != "f":
             return jnp.where(y == 0, 0, jnp.floor_divide(x, jnp.where(y == 0, 1, y)))
@@ -70,7 +72,7 @@ class JaxNamespace:
         whole = jnp.floor(near)
         whole = jnp.where(near - whole > 0.5, whole + 1, whole)
         whole = jnp.where(near == 0, jnp.copysign(jnp.zeros((), near.dtype), x / y), whole)
-        return jnp.where(y == 0, x / y, whole)
+        return jnp.where((y == 0) | jnp.isinf(x) | jnp.isinf(y), x / y, whole)
 
     def remainder(self, x: Any, y: Any) -> Any:
         """x − y·⌊x / y⌋, with the sign of y. Integers: the remainder by 0 is 0."""
@@ -185,8 +187,19 @@ class JaxNamespace:
         return self._lax.Precision.HIGHEST if told is None else None
 
     def matmul(self, x: Any, y: Any) -> Any:
-        """Matrix product over the last two axes."""
-        return self._numpy.matmul(x, y, precision=self._precision)
+        """Matrix product over the last two axes.
+
+        XLA adds up a long product of few results from one end to the other, so it is cut into parts.
+        """
+        jnp, common = self._numpy, x.shape[-1]
+        if x.dtype.kind != "f" or x.shape[-2] * y.shape[-1] > FEW_RESULTS or common <= 2 * SHORT_COMMON:
+            return jnp.matmul(x, y, precision=self._precision)
+        many = common // SHORT_COMMON
+        cut = many * SHORT_COMMON
+        left = jnp.reshape(x[..., :cut], (*x.shape[:-1], many, SHORT_COMMON)).swapaxes(-2, -3)
+        right = jnp.reshape(y[..., :cut, :], (*y.shape[:-2], many, SHORT_COMMON, y.shape[-1]))
+        whole = jnp.sum(jnp.matmul(left, right, precision=self._precision), -3)
+        return whole + jnp.matmul(x[..., cut:], y[..., cut:, :], precision=self._precision)
 
     # ------------------------------------------------------------------------------- indices
 

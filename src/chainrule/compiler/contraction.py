@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import prod
 
+from ..ops.totals import kept_in
 from .builder import Builder
 from .indices import Atom, Index, Variable
 from .loops import Accumulator, Contraction, For, Statement, Store, Update, Value
@@ -143,7 +144,8 @@ def expand(one: Contraction) -> list[Statement]:
     whole: list[Statement] = []
     builder.block = whole
     _open(builder, (*one.batch, one.rows))
-    (_by_rows if one.by_rows else _by_elements)(builder, one)
+    kept = kept_in(one.out[0].type.dtype, prod(v.extent for v in one.inner))
+    (_by_rows if one.by_rows and kept == one.out[0].type.dtype else _by_elements)(builder, one)
     return whole
 
 
@@ -167,19 +169,21 @@ def _by_rows(builder: Builder, one: Contraction) -> None:
 
 
 def _by_elements(builder: Builder, one: Contraction) -> None:
-    """Each element is one sum in a register."""
+    """Each element is one sum in a register, in float64 if it is long."""
     _open(builder, (one.columns,))
-    total = Accumulator("total", one.out[0].type.dtype, builder.literal(0, one.out[0].type.dtype))
+    dtype = one.out[0].type.dtype
+    kept = kept_in(dtype, prod(v.extent for v in one.inner))
+    total = Accumulator("total", kept, builder.literal(0, kept))
     builder.block.append(total)
     outer = _open(builder, one.inner)
     builder.block.append(Update(total, _step(builder, one, builder.current(total), "reassoc contract")))
     builder.block = outer
-    builder.block.append(Store(*one.out, builder.current(total)))
+    builder.block.append(Store(*one.out, builder.cast(builder.current(total), dtype)))
 
 
 def _step(builder: Builder, one: Contraction, total: Value, flags: str = "contract") -> Value:
     """total + left · right; the product need not be rounded before it is added."""
-    left, right = builder.load(*one.left), builder.load(*one.right)
+    left, right = (builder.cast(builder.load(*part), total.dtype) for part in (one.left, one.right))
     builder.flags = "contract"
     product = builder.multiply(left, right)
     builder.flags = flags

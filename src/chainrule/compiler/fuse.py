@@ -362,7 +362,8 @@ def _limit_work(nodes: list[Node], decisions: dict[Node, Decision], times: dict[
     for node in nodes:
         if decisions[node].stored:
             continue
-        inside = 1 + sum(work.get(operand, 0) for operand in node.inputs)
+        own = 0 if isinstance(lowering_of(node), View) else 1  # reading elsewhere computes nothing
+        inside = own + sum(work.get(operand, 0) for operand in node.inputs)
         again = inside * (times[node] - 1)
         if again > _WORTH_STORING and not isinstance(lowering_of(node), View | Gather):
             decisions[node] = Decision(True, f"{inside:g} operations, needed {times[node]:g} times")

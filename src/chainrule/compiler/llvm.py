@@ -216,6 +216,9 @@ class NestFunction:
         element = _in_memory(buffer.type.dtype)
         if buffer in self.starts:
             index = index - self.starts[buffer]
+        if buffer.place == "local" and buffer not in self.pointers:
+            self.pointers[buffer] = self.new("%local")
+            self.slots.append(f"  {self.pointers[buffer]} = alloca [{buffer.size} x {element}], align 64")
         return self.put(
             f"getelementptr inbounds {element}, ptr {self.pointers[buffer]}, i64 {self.index(index)}"
         )

@@ -220,7 +220,8 @@ def outer_loop(nest: Nest) -> For | None:
     if any(isinstance(one, Contraction | Host) for one in inside):
         return None
     touched = [(one.buffer, one.index) for one in inside if isinstance(one, Store)]
-    written = {buffer for buffer, _ in touched}
+    # What a nest has for itself is cleared in each turn, and each thread has its own.
+    written = {buffer for buffer, _ in touched if buffer.place != "local"}
     touched += [one.detail for one in inside if isinstance(one, Value) and one.opcode == "load"]
     return loop if all(_own_part(touched, buffer, loop.variable) for buffer in written) else None
 
@@ -245,7 +246,7 @@ def turns(body: list[Statement]) -> int:
 
 
 def buffers_of(nest: Nest) -> list[Buffer]:
-    """The buffers that a nest touches, in the order of their first use."""
+    """The buffers that a nest touches, in the order of their first use; without those that it has for itself."""
     found: dict[Buffer, None] = {}
     for statement in walk(nest.body):
         if isinstance(statement, Store):
@@ -262,7 +263,7 @@ def buffers_of(nest: Nest) -> list[Buffer]:
             found.update(dict.fromkeys(part[0] for part in parts))  # type: ignore[index]
         elif isinstance(statement, Host | Recurrence):
             found.update(dict.fromkeys((*statement.reads, *statement.writes)))
-    return list(found)
+    return [buffer for buffer in found if buffer.place != "local"]
 
 
 def all_nests(loops: Loops) -> Iterator[Nest]:

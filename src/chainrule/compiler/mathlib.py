@@ -59,8 +59,11 @@ def _divided_integers(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
 
 
 def _divided_floats(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
-    """From the exact remainder, as NumPy does it: the quotient is a whole number up to rounding, and is rounded."""
-    zero, one, half = (b.literal(number, x.dtype) for number in (0, 1, 0.5))
+    """From the exact remainder, as NumPy does it: the quotient is a whole number up to rounding, and is rounded.
+
+    By 0, and where an operand is infinite, the quotient is x / y itself.
+    """
+    zero, one, half, endless = (b.literal(number, x.dtype) for number in (0, 1, 0.5, math.inf))
     rest = b.library("fmod", x, y)
     quotient = b.divide(b.subtract(x, rest), y)
     there = b.not_equal(rest, zero)
@@ -72,4 +75,5 @@ def _divided_floats(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
     ratio = b.divide(x, y)
     whole = b.select(b.not_equal(quotient, zero), whole, b.library("copysign", zero, ratio))
     by_zero = b.equal(y, zero)
-    return b.select(by_zero, ratio, whole), b.select(by_zero, rest, remainder)
+    infinite = b.bits("or", b.equal(b.absolute(x), endless), b.equal(b.absolute(y), endless))
+    return b.select(b.bits("or", by_zero, infinite), ratio, whole), b.select(by_zero, rest, remainder)

@@ -18,8 +18,9 @@ from .loops import Contraction, Loops, Nest, Recurrence, Value, host_call
 from .nested import Nested, nested_text, suits
 from .plan import Buffer, Plan
 from .pool import c_functions, share_text
-from .product import Product, Registers, declarations, is_product, product_text
+from .product import Product, Registers, is_product, product_text
 from .steps import Stepping
+from .vectors import declarations
 
 # The most tasks into which the outer loop of a nest is cut.
 _TASKS = 8

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from ..ops.totals import BLOCK, FEW_BLOCKS, WHOLE_BLOCK
 from .indices import Index, Variable
 from .loops import Contraction
 from .product import Registers, even
@@ -26,7 +27,7 @@ from .tiles import Level, Tile, tile_text
 
 # Steps that are summed up before a tile is put down: all, if there are not many; else so many that the right operand's
 # part of them stays in the first cache.
-_FEW, _DEPTH = 512, 256
+_FEW, _DEPTH = WHOLE_BLOCK, BLOCK
 # Tasks into which a contraction is cut from so many floating-point operations on.
 _TASKS = 16
 _WORTH_SHARING = 1_000_000
@@ -135,8 +136,8 @@ class Nested:
                 0, Around(v.extent, self._left(v), below if self.packs else self._right(v), self._out(v))
             )
             below *= v.extent
-        #: Elements of the packed right operand.
-        self.packed = below if self.packs else 0
+        #: Elements of the packed right operand, in whole vectors.
+        self.packed = -(-below // self.lanes) * self.lanes if self.packs else 0
         self.own = own
         self.panel_loop = len(loops)
         loops.append(
@@ -164,8 +165,10 @@ class Nested:
         self.ranges = min(self.units, wanted)
         self.parts = max(1, min(wanted // self.ranges, self.blocks // 2))
         side_by_side = self.columns == 1 or self._out(self.one.columns) == 1
+        #: Whether the sums of the blocks are added up in float64.
+        self.wide = self.kind == "float" and self.blocks > FEW_BLOCKS * self.parts
         #: Whether tiles are kept apart and put into the result in the end.
-        self.apart = self.parts > 1 or not side_by_side
+        self.apart = self.parts > 1 or not side_by_side or self.wide
         self.tile_size = self.height * self.width
 
     @property
@@ -181,7 +184,13 @@ class Nested:
     @property
     def scratch(self) -> int:
         """Bytes for the packed right operand and for tiles that are kept apart."""
-        return (self.packed + self.apart * self.parts * self.all_tiles * self.tile_size) * self.dtype.itemsize
+        kept = self.apart * self.parts * self.all_tiles * self.tile_size
+        return self.packed * self.dtype.itemsize + kept * (8 if self.wide else self.dtype.itemsize)
+
+    @property
+    def kept_kind(self) -> str:
+        """LLVM's type of a number of a tile that is kept apart."""
+        return "double" if self.wide else self.kind
 
 
 def nested_text(nested: Nested) -> tuple[str, dict[str, str]]:
@@ -425,7 +434,8 @@ class _Driver:
         number: Number = part
         for index, extent in zip(at, [*(o.extent for o in p.around), p.tiles], strict=True):
             number = w.add(w.multiply(number, extent), index)
-        return w.at(p.kind, "%scratch", w.add(w.multiply(number, p.tile_size), p.packed))
+        start = w.at(p.kind, "%scratch", p.packed)
+        return w.at(p.kept_kind, start, w.multiply(number, p.tile_size))
 
     def _tile(self, height: int, columns: int) -> str:
         p = self.nested
@@ -437,7 +447,8 @@ class _Driver:
         watched = p.one.finite is not None and not p.apart
         rows = places_of(p.rows, p.one.left[1])[:height]
         tile = Tile(
-            p.kind, p.lanes, columns, tuple(rows), tuple(outs), tuple(loops), p.left_vectors, p.blocks > 1, watched
+            p.kind, p.lanes, columns, tuple(rows), tuple(outs), tuple(loops), p.left_vectors, p.blocks > 1, watched,
+            p.wide,
         )  # fmt: skip
         return self._named("nest", tile_text(tile), "@TILE")
 
@@ -480,11 +491,12 @@ class _Driver:
     def _put_one(self, w: _Task, source: str, number: Number, place: Number) -> None:
         """One element: its parts in order."""
         p = self.nested
-        total = ""
+        total, kind = "", p.kept_kind
         for part in range(p.parts):
-            at = w.at(p.kind, source, w.add(number, part * p.all_tiles * p.tile_size))
-            value = w.put(f"load {p.kind}, ptr {at}")
-            total = w.put(f"fadd {p.kind} {total}, {value}") if total else value
+            at = w.at(kind, source, w.add(number, part * p.all_tiles * p.tile_size))
+            value = w.put(f"load {kind}, ptr {at}")
+            total = w.put(f"fadd {kind} {total}, {value}") if total else value
+        total = w.put(f"fptrunc double {total} to {p.kind}") if p.wide else total
         w.do(f"store {p.kind} {total}, ptr {w.at(p.kind, '%out', place)}")
         if p.one.finite is not None:
             nothing = w.put(f"fmul {p.kind} {total}, 0.0")

@@ -33,7 +33,7 @@ ALIGNMENT = 64
 
 @dataclass(eq=False)
 class Buffer:
-    """Memory for one value. `place` is "source", "constant", "result", "arena" or "status".
+    """Memory for one value. `place` is "source", "constant", "result", "arena" or "status"; or "local": a nest's own.
 
     `index` counts among the buffers of the same place; `offset` is in bytes from the start of the arena;
     `first` and `last` are the nests between which the arena's bytes are taken. `order`: the axes from the outermost in

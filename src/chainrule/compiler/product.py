@@ -16,12 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..dtypes import Dtype
+from ..ops.totals import BLOCK, FEW_BLOCKS
 from .indices import Index, Variable
 from .loops import Contraction
+from .panels import left_packer_text, packer_text
 from .text import Number, Writer
+from .vectors import Vectors, add_up_wide, added, rounded_once, watch
 
 # Steps along the common axis: a panel of the right operand of this depth stays in the first cache.
-_DEPTH = 256
+_DEPTH = BLOCK
 # Tiles for whose rows the packed left operand stays in the second cache.
 _TILES_PER_BLOCK = 10
 # From so many rows on, a packed right operand is worth its copy.
@@ -78,6 +81,10 @@ class Product:
         far = isinstance(self.left.common, int) and self.left.common * self.dtype.itemsize >= _FAR
         self.pack_left = far and self.columns >= 2 * self.width
         self.blocks, self.groups = self._tasks()
+        #: Whether the sums of the blocks of the common axis are added up in float64, beside the result.
+        self.wide = self.kind == "float" and self.depth > FEW_BLOCKS * self.step
+        #: Elements of a row of those sums.
+        self.wide_pitch = self.panels * self.width
 
     def _tasks(self) -> tuple[int, int]:
         """(blocks of rows, groups of panels): one task for each pair, so many that a few threads share them evenly."""
@@ -120,8 +127,14 @@ class Product:
 
     @property
     def scratch(self) -> int:
-        """Bytes for the packed operands."""
-        return (self.right_scratch + self.left_scratch * self.tasks) * self.dtype.itemsize
+        """Bytes for the packed operands, and for sums that are kept wide."""
+        return self.packed + 8 * self.wide * self.rows * self.wide_pitch
+
+    @property
+    def packed(self) -> int:
+        """Bytes for the packed operands: whole vectors of registers."""
+        size = (self.right_scratch + self.left_scratch * self.tasks) * self.dtype.itemsize
+        return -(-size // self.registers.bytes) * self.registers.bytes
 
 
 def is_product(one: Contraction) -> bool:
@@ -153,7 +166,7 @@ class _Job:
     out: str
     scratch: str
     depth: str
-    goes_on: str
+    state: str
     flag: str
 
 
@@ -162,7 +175,6 @@ def _unpacked(w: Writer) -> _Job:
     for field in range(7):
         place = w.put(f"getelementptr {_JOB}, ptr %job, i64 0, i32 {field}")
         parts.append(w.put(f"load {'i64' if field in (4, 5) else 'ptr'}, ptr {place}"))
-    parts[5] = w.put(f"icmp ne i64 {parts[5]}, 0")
     return _Job(*parts)
 
 
@@ -171,8 +183,8 @@ def _task_text(w: Writer) -> str:
     return "\n".join([head, "entry:", *w.lines, "  ret void", "}"])
 
 
-# What a task is given: left, right, out, scratch (pointers); depth, whether it goes on (numbers); the bool that
-# becomes false with a result that is not finite.
+# What a task is given: left, right, out, scratch (pointers); depth, and whether this block of the common axis goes on
+# (1), is the last (2), both (3), or neither (numbers); the bool that becomes false with a result that is not finite.
 _JOB = "{ ptr, ptr, ptr, ptr, i64, i64, ptr }"
 
 
@@ -222,9 +234,14 @@ class _Driver:
         with w.loop(p.depth, p.step) as k:
             depth = w.smaller(p.step, w.rest(p.depth, k)) if p.depth % p.step else p.step
             goes_on = 0 if k == 0 else w.put(f"zext i1 {w.put(f'icmp ne i64 {k}, 0')} to i64")
+            ends: Number = 2
+            if p.depth > p.step:
+                last = w.put(f"icmp sge i64 {k}, {p.depth - p.step}")
+                ends = w.put(f"select i1 {last}, i64 2, i64 0")
+            state = w.add(goes_on, ends)
             left_k = w.at(p.kind, left, w.multiply(k, p.left.common))
             right_k = w.at(p.kind, right, w.multiply(k, p.right.common))
-            for field, value in enumerate((left_k, right_k, out, "%scratch", depth, goes_on)):
+            for field, value in enumerate((left_k, right_k, out, "%scratch", depth, state)):
                 kind = "ptr" if field < 4 else "i64"
                 w.do(
                     f"store {kind} {value}, ptr {w.put(f'getelementptr {_JOB}, ptr %job, i64 0, i32 {field}')}"
@@ -282,7 +299,7 @@ class _Driver:
         )
         name = f"cr_pack_{way}_{p.kind}_{columns}_{p.width}_{p.lanes}"
         if name not in self.functions:
-            self.functions[name] = _packer_text(name, way, p.kind, columns, p.width, p.lanes)
+            self.functions[name] = packer_text(name, way, p.kind, columns, p.width, p.lanes)
         return name
 
     # ------------------------------------------------------------------------------- blocks of tiles
@@ -320,7 +337,7 @@ class _Driver:
                     c = w.at(p.kind, target, w.multiply(row, p.pitch))
                     given = (
                         f"(i64 {job.depth}, ptr {a}, i64 {own.own}, i64 {own.common}, ptr {b}, i64 {pitch}, "
-                        f"ptr {c}, i64 {p.pitch}, i1 {job.goes_on}{flag})"
+                        f"ptr {c}, i64 {p.pitch}, i64 {job.state}{self._kept(w, job, row, panel)}{flag})"
                     )
                     self._for_height(
                         w, tile, lambda height: w.do(f"call void @{self._tile(height, columns)}{given}")
@@ -328,6 +345,15 @@ class _Driver:
 
             self._for_columns(w, panel, tiles)
         return _task_text(w)
+
+    def _kept(self, w: Writer, job: _Job, row: Number, panel: Number) -> str:
+        """Where the sums of a tile are kept wide, as arguments; none where they are added up in the result."""
+        p = self.product
+        if not p.wide:
+            return ""
+        start = w.at("i8", job.scratch, p.packed)
+        place = w.add(w.multiply(row, p.wide_pitch), w.multiply(panel, p.width))
+        return f", ptr {w.at('double', start, place)}, i64 {p.wide_pitch}"
 
     def _first_row(self, w: Writer, tile: Number) -> Number:
         """Tile · height, less one row for every lower tile before it."""
@@ -368,7 +394,7 @@ class _Driver:
         """A function that copies `height` rows side by side, with room for the higher tiles."""
         p = self.product
         name = f"cr_pack_rows_{p.kind}_{height}_{p.height}"
-        self.functions.setdefault(name, _left_packer_text(name, p.kind, height, p.height))
+        self.functions.setdefault(name, left_packer_text(name, p.kind, height, p.height))
         return name
 
     # ------------------------------------------------------------------------------- tiles
@@ -376,77 +402,28 @@ class _Driver:
     def _tile(self, height: int, columns: int) -> str:
         p = self.product
         watched = p.one.finite is not None
-        name = f"cr_tile{'_watched' * watched}_{p.kind}_{height}x{columns}_{p.lanes}"
+        name = f"cr_tile{'_watched' * watched}{'_wide' * p.wide}_{p.kind}_{height}x{columns}_{p.lanes}"
         if name not in self.functions:
-            self.functions[name] = _tile_text(name, p.kind, height, columns, p.lanes, watched)
+            self.functions[name] = _tile_text(name, p.kind, height, columns, p.lanes, watched, p.wide)
         return name
 
 
-class Vectors:
-    """Loads and stores of the vectors that a row of `columns` needs; the last one masked where it is not full."""
-
-    def __init__(self, w: Writer, kind: str, columns: int, lanes: int) -> None:
-        self.w, self.kind, self.lanes = w, kind, lanes
-        self.count = -(-columns // lanes)
-        self.type = f"<{lanes} x {kind}>"
-        self.suffix = f"v{lanes}f{32 if kind == 'float' else 64}"
-        rest = columns - (self.count - 1) * lanes
-        bits = ", ".join(f"i1 {'true' if k < rest else 'false'}" for k in range(lanes))
-        self.mask = "" if rest == lanes else f"<{bits}>"
-        self.mask_type = f"<{lanes} x i1>"
-        self.align = 4 if kind == "float" else 8
-
-    def load(self, pointer: str, k: int) -> str:
-        """Vector k of the row that starts at the pointer; 0 beyond its end."""
-        place = self.w.at(self.kind, pointer, k * self.lanes)
-        if self.mask and k == self.count - 1:
-            return self.w.put(
-                f"call {self.type} @llvm.masked.load.{self.suffix}.p0(ptr align {self.align} {place}, "
-                f"{self.mask_type} {self.mask}, {self.type} zeroinitializer)"
-            )
-        return self.w.put(f"load {self.type}, ptr {place}, align {self.align}")
-
-    def store(self, value: str, pointer: str, k: int) -> None:
-        """Put vector k of a row down."""
-        place = self.w.at(self.kind, pointer, k * self.lanes)
-        if self.mask and k == self.count - 1:
-            self.w.do(
-                f"call void @llvm.masked.store.{self.suffix}.p0({self.type} {value}, ptr align {self.align} {place}, "
-                f"{self.mask_type} {self.mask})"
-            )
-        else:
-            self.w.do(f"store {self.type} {value}, ptr {place}, align {self.align}")
-
-
-def declarations(kind: str, lanes: int) -> list[str]:
-    """What the functions here call."""
-    vector, mask = f"<{lanes} x {kind}>", f"<{lanes} x i1>"
-    suffix = f"v{lanes}f{32 if kind == 'float' else 64}"
-    return [
-        f"declare {vector} @llvm.masked.load.{suffix}.p0(ptr, {mask}, {vector})",
-        f"declare void @llvm.masked.store.{suffix}.p0({vector}, ptr, {mask})",
-        f"declare i1 @llvm.vector.reduce.or.v{lanes}i1({mask})",
-    ]
-
-
 @functools.cache
-def _tile_text(name: str, kind: str, height: int, columns: int, lanes: int, watched: bool) -> str:
-    """out[i, j] (+)= Σₖ left[i·across + k·along] · right[k·pitch + j] for a tile that stays in registers."""
+def _tile_text(name: str, kind: str, height: int, columns: int, lanes: int, watched: bool, wide: bool) -> str:
+    """out[i, j] (+)= Σₖ left[i·across + k·along] · right[k·pitch + j] for a tile that stays in registers.
+
+    The sum of each block of the common axis starts from 0 and is added to those before; wide: in float64.
+    """
     w = Writer()
     v = Vectors(w, kind, columns, lanes)
     tile = [(i, j) for i in range(height) for j in range(v.count)]
     rows = [w.at(kind, "%out", w.multiply(i, "%out.pitch")) for i in range(height)]
     lefts = [w.at(kind, "%left", w.multiply(i, "%across")) for i in range(height)]
-    w.do("br i1 %goes.on, label %load, label %zero")
-    w.start("load")
-    before = [v.load(rows[i], j) for i, j in tile]
-    w.do("br label %head")
-    w.start("zero")
     w.do("br label %head")
     w.start("head")
-    w.do("%k = phi i64 [ 0, %load ], [ 0, %zero ], [ %next, %head ]")
-    for (i, j), old in zip(tile, before):
-        w.do(f"%c{i}.{j} = phi {v.type} [ {old}, %load ], [ zeroinitializer, %zero ], [ %d{i}.{j}, %head ]")
+    w.do("%k = phi i64 [ 0, %entry ], [ %next, %head ]")
+    for i, j in tile:
+        w.do(f"%c{i}.{j} = phi {v.type} [ zeroinitializer, %entry ], [ %d{i}.{j}, %head ]")
     b = w.at(kind, "%right", w.multiply("%k", "%pitch"))
     bs = [v.load(b, j) for j in range(v.count)]
     along = w.multiply("%k", "%along")
@@ -462,130 +439,21 @@ def _tile_text(name: str, kind: str, height: int, columns: int, lanes: int, watc
     w.do("%more = icmp slt i64 %next, %depth")
     w.do("br i1 %more, label %head, label %end")
     w.start("end")
-    for i, j in tile:
-        v.store(f"%d{i}.{j}", rows[i], j)
+    sums = [f"%d{i}.{j}" for i, j in tile]
+    w.do("%goes.on = trunc i64 %state to i1")
+    if wide:
+        kept = [w.at("double", "%wide", w.multiply(i, "%wide.pitch")) for i in range(height)]
+        totals = add_up_wide(w, v, [(kept[i], j) for i, j in tile], sums, "%goes.on")
+        sums = rounded_once(w, v, totals, "%state")
+    else:
+        sums = added(w, v, [(rows[i], j) for i, j in tile], sums, "%goes.on")
+    for (i, j), value in zip(tile, sums):
+        v.store(value, rows[i], j)
     if watched:
-        watch(w, v, [f"%d{i}.{j}" for i, j in tile])
+        watch(w, v, sums)
     head = (
         f"define internal void @{name}(i64 %depth, ptr noalias readonly %left, i64 %across, i64 %along, "
         "ptr noalias readonly %right, i64 %pitch, ptr noalias %out, i64 %out.pitch, "
-        f"i1 %goes.on{', ptr %flag' * watched}) noinline {{"
+        f"i64 %state{', ptr noalias %wide, i64 %wide.pitch' * wide}{', ptr %flag' * watched}) noinline {{"
     )
     return "\n".join([head, "entry:", *w.lines, "  ret void", "}"])
-
-
-def watch(w: Writer, v: Vectors, values: list[str]) -> None:
-    """Σ 0·value is 0 as long as every value is finite, and NaN for ever after one that is not."""
-    total = "zeroinitializer"
-    for value in values:
-        product = w.put(f"fmul contract {v.type} {value}, zeroinitializer")
-        total = w.put(f"fadd contract {v.type} {product}, {total}")
-    lost = w.put(f"fcmp uno {v.type} {total}, zeroinitializer")
-    some = w.put(f"call i1 @llvm.vector.reduce.or.v{v.lanes}i1({v.mask_type} {lost})")
-    w.do(f"br i1 {some}, label %lost, label %kept")
-    w.start("lost")
-    w.do("store atomic i8 0, ptr %flag monotonic, align 1")
-    w.do("br label %kept")
-    w.start("kept")
-
-
-_PACKER = (
-    "define internal void @{}(ptr noalias readonly %from, i64 %own, i64 %common, ptr noalias %to, i64 %depth) "
-    "noinline {{"
-)
-
-
-@functools.cache
-def _left_packer_text(name: str, kind: str, height: int, room: int) -> str:
-    """to[k·room + i] = from[i·own + k·common]."""
-    w = Writer()
-    rows = [w.at(kind, "%from", w.multiply(i, "%own")) for i in range(height)]
-    with w.loop("%depth") as k:
-        along, to = w.multiply(k, "%common"), w.at(kind, "%to", w.multiply(k, room))
-        for i in range(height):
-            w.do(
-                f"store {kind} {w.put(f'load {kind}, ptr {w.at(kind, rows[i], along)}')}, ptr {w.at(kind, to, i)}"
-            )
-    return "\n".join([_PACKER.format(name), "entry:", *w.lines, "  ret void", "}"])
-
-
-@functools.cache
-def _packer_text(name: str, way: str, kind: str, columns: int, width: int, lanes: int) -> str:
-    """to[k·width + j] = from[j·own + k·common] for `columns` columns."""
-    w = Writer()
-    if way == "across":
-        v = Vectors(w, kind, columns, lanes)
-        with w.loop("%depth") as k:
-            source, to = (
-                w.at(kind, "%from", w.multiply(k, "%common")),
-                w.at(kind, "%to", w.multiply(k, width)),
-            )
-            for j in range(v.count):
-                w.do(f"store {v.type} {v.load(source, j)}, ptr {w.at(kind, to, j * lanes)}, align {v.align}")
-    elif way == "along":
-        _transposed(w, kind, columns, width, lanes)
-    else:
-        _single(w, kind, columns, width, "%depth", "%from", "%to")
-    return "\n".join([_PACKER.format(name), "entry:", *w.lines, "  ret void", "}"])
-
-
-def _single(w: Writer, kind: str, columns: int, width: int, depth: Number, source: str, to: str) -> None:
-    """Element by element; columns of the panel that do not exist are left as they are: nobody reads them."""
-    with w.loop(depth) as k, w.loop(columns) as j:
-        place = w.add(w.multiply(j, "%own"), w.multiply(k, "%common"))
-        value = w.put(f"load {kind}, ptr {w.at(kind, source, place)}")
-        w.do(f"store {kind} {value}, ptr {w.at(kind, to, w.add(w.multiply(k, width), j))}")
-
-
-def _transposed(w: Writer, kind: str, columns: int, width: int, lanes: int) -> None:
-    """Squares of lanes × lanes turned in registers, and what is left of the depth element by element."""
-    vector = f"<{lanes} x {kind}>"
-    align = 4 if kind == "float" else 8
-    squares = w.put(f"sdiv i64 %depth, {lanes}")
-    whole = w.put(f"mul nsw i64 {squares}, {lanes}")
-    w.do(f"%any = icmp sgt i64 {squares}, 0")
-    w.do("br i1 %any, label %turn, label %rest")
-    w.start("turn")
-    with w.loop(whole, lanes) as k:
-        for first in range(0, columns, lanes):
-            rows = [
-                w.put(
-                    f"load {vector}, ptr "
-                    f"{w.at(kind, w.at(kind, '%from', w.multiply(first + i, '%own')), k)}, align {align}"
-                )
-                for i in range(lanes)
-            ]
-            for i, row in enumerate(_turn(w, vector, rows)):
-                place = w.at(kind, "%to", w.add(w.multiply(w.add(k, i), width), first))
-                w.do(f"store {vector} {row}, ptr {place}, align {align}")
-    w.do("br label %rest")
-    w.start("rest")
-    left = w.rest("%depth", whole)
-    w.do(f"%some = icmp sgt i64 {left}, 0")
-    w.do("br i1 %some, label %single, label %end")
-    w.start("single")
-    _single(
-        w, kind, columns, width, left, w.at(kind, "%from", whole), w.at(kind, "%to", w.multiply(whole, width))
-    )
-    w.do("br label %end")
-    w.start("end")
-
-
-def _turn(w: Writer, vector: str, rows: list[str]) -> list[str]:
-    """The transpose of a square of vectors: blocks of 1, 2, 4 … change places."""
-    lanes, distance = len(rows), 1
-    while distance < lanes:
-        turned = list(rows)
-        for i in range(lanes):
-            if i & distance:
-                continue
-            one, other = rows[i], rows[i | distance]
-            upper = [j if not j & distance else lanes + j - distance for j in range(lanes)]
-            lower = [j + distance if not j & distance else lanes + j for j in range(lanes)]
-            for place, picks in ((i, upper), (i | distance, lower)):
-                chosen = ", ".join(f"i32 {pick}" for pick in picks)
-                turned[place] = w.put(
-                    f"shufflevector {vector} {one}, {vector} {other}, <{lanes} x i32> <{chosen}>"
-                )
-        rows, distance = turned, distance * 2
-    return rows

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from .product import Vectors, watch
 from .text import Number, Writer
+from .vectors import Vectors, add_up_wide, added, watch
 
 # Multiplications of vectors in a row that are written without a loop.
 _WRITTEN_OUT = 160
@@ -30,7 +30,8 @@ class Tile:
     """What a tile computes: where its rows are in the left operand and in the result, columns, the loops of the sum.
 
     `left_vectors`: the left operand has a number of its own for each column. `goes_on`: it may be called for a part of
-    the sum only. `watched`: it says whether a result is not finite.
+    the sum only, and adds it to those before; `wide`: in float64, in which its rows lie then. `watched`: it says
+    whether a result is not finite.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Tile:
     left_vectors: bool
     goes_on: bool
     watched: bool
+    wide: bool = False
 
 
 def tile_text(p: Tile) -> str:
@@ -49,8 +51,7 @@ def tile_text(p: Tile) -> str:
     w = Writer()
     v = Vectors(w, p.kind, p.columns, p.lanes)
     tile = [(i, j) for i in range(len(p.rows)) for j in range(v.count)]
-    ends = [w.at(p.kind, "%out", place) for place in p.outs]
-    sums = _begun(w, v, tile, ends) if p.goes_on else ["zeroinitializer"] * len(tile)
+    ends = [w.at("double" if p.wide else p.kind, "%out", place) for place in p.outs]
 
     def step(left: str, right: str, sums: list[str]) -> list[str]:
         bs = [v.load(right, j) for j in range(v.count)]
@@ -65,9 +66,14 @@ def tile_text(p: Tile) -> str:
                 found.append(w.put(f"fadd contract {v.type} {sums[i * v.count + j]}, {both}"))
         return found
 
-    sums = _summed(w, v, p.loops, "%left", "%right", sums, step)
-    for (i, j), value in zip(tile, sums):
-        v.store(value, ends[i], j)
+    sums = _summed(w, v, p.loops, "%left", "%right", ["zeroinitializer"] * len(tile), step)
+    places = [(ends[i], j) for i, j in tile]
+    if p.wide:
+        add_up_wide(w, v, places, sums, "%goes.on")
+    else:
+        sums = added(w, v, places, sums, "%goes.on") if p.goes_on else sums
+        for (row, j), value in zip(places, sums):
+            v.store(value, row, j)
     if p.watched:
         watch(w, v, sums)
     head = (
@@ -82,18 +88,6 @@ def _spread(w: Writer, v: Vectors, place: str) -> str:
     scalar = w.put(f"load {v.kind}, ptr {place}, align {v.align}")
     single = w.put(f"insertelement {v.type} poison, {v.kind} {scalar}, i64 0")
     return w.put(f"shufflevector {v.type} {single}, {v.type} poison, <{v.lanes} x i32> zeroinitializer")
-
-
-def _begun(w: Writer, v: Vectors, tile: list[tuple[int, int]], rows: list[str]) -> list[str]:
-    """What was summed up so far, or zeros."""
-    w.do("br i1 %goes.on, label %load, label %zero")
-    w.start("load")
-    before = [v.load(rows[i], j) for i, j in tile]
-    w.do("br label %join")
-    w.start("zero")
-    w.do("br label %join")
-    w.start("join")
-    return [w.put(f"phi {v.type} [ {old}, %load ], [ zeroinitializer, %zero ]") for old in before]
 
 
 def _summed(

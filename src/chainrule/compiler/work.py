@@ -100,4 +100,6 @@ class _Counter:
         self._touch(self.written, one.out[0], batch * rows * columns)
 
     def _touch(self, touched: dict[Buffer, int], buffer: Buffer, count: int) -> None:
+        if buffer.place == "local":
+            return
         touched[buffer] = touched.get(buffer, 0) + count

@@ -202,9 +202,10 @@ def _read(inner: list[Node]) -> Call | None:
     members = frozenset(inner)
     first = next((node for node in inner if node.operation.name == "sum"), None)
     root = next((node for node in inner if node.operation.name == "sqrt"), None)
-    if first is None or root is None:
+    if first is None or root is None or not first.inputs[0].inputs:
         return None
-    x, result = first.inputs[0], inner[-1]
+    # The first sum is of the distances from an entry of x.
+    x, result = first.inputs[0].inputs[0], inner[-1]
     vectors = [node for node in _outside(inner, members) if node.shape == x.shape[1:2] and node is not x]
     bias = None
     if result.operation.name == "add":
@@ -269,10 +270,11 @@ def _nine(
     """Values of the steps, the backward pass line by line from the last, and the three paths."""
     name, out = names["x"], names["out"]
     with np.errstate(all="ignore"):
-        mean = x.mean()
-        centred = x - mean
+        # Wide, as the engine does not lose small distances from a large mean either.
+        mean = x.mean(dtype=np.float64)
+        centred = (x - mean).astype(x.dtype)
         squared = centred * centred
-        variance = squared.mean()
+        mean, variance = mean.astype(x.dtype), squared.mean(dtype=np.float64).astype(x.dtype)
         deviation = np.sqrt(variance + x.dtype.type(eps))
         inverse = 1 / deviation
         normal = centred * inverse

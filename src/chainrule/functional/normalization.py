@@ -12,7 +12,7 @@ from ..errors import ArgumentError, DtypeError, ShapeError
 from ..tensor import Tensor, as_tensor
 from ..tensor.elementwise import sqrt
 from ..tensor.manipulation import reshaped
-from ..tensor.statistical import mean
+from ..tensor.statistical import centred, mean
 from .checks import check_number
 from .composite import composite
 
@@ -79,8 +79,7 @@ def normalized_batch(
                 f"{name} needs two or more values for each channel in training; got {x.shape}. Use a larger batch, "
                 "leave out a last batch of one row, or call .eval() to predict"
             )
-        centre = mean(x, axis=axes, keepdims=True)
-        distance = x - centre
+        distance, centre = centred(x, axes)
         spread = mean(distance * distance, axis=axes, keepdims=True)
         _move(running_mean, centre.detach(), momentum)
         _move(running_var, spread.detach() * (count / (count - 1)), momentum)
@@ -147,7 +146,7 @@ def normalized_layer(
     if x.shape[-len(shape) :] != shape:
         raise ShapeError(f"{name} needs {shape} as the last axes; got {x.shape}. Change normalized_shape")
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    distance = x - mean(x, axis=axes, keepdims=True)
+    distance, _ = centred(x, axes)
     spread = mean(distance * distance, axis=axes, keepdims=True)
     result = distance / sqrt(spread + eps)
     if weight is not None:
@@ -192,7 +191,7 @@ def normalized_groups(
     # Behind the channels one axis for the channels of a group and one for their places: vectors fit by broadcasting.
     batch, channels = x.shape[:2]
     parts = reshaped(x, (batch, groups, channels // groups, math.prod(x.shape[2:])))
-    distance = parts - mean(parts, axis=(2, 3), keepdims=True)
+    distance, _ = centred(parts, (2, 3))
     spread = mean(distance * distance, axis=(2, 3), keepdims=True)
     factor = 1.0 / sqrt(spread + eps)
     each = (1, groups, channels // groups, 1)

@@ -16,10 +16,10 @@ import numpy as np
 
 from ..graph import state
 from ..operations import Array
+from .totals import FEW_RESULTS, SHORT_COMMON, kept_in, running_in
 
-# Above this many float32 elements a sum is accumulated in float64: NumPy adds rows one after the other when
-# the reduced axis is not the last, and 2·10⁷ ones would stop at 16,777,216.
-_EXACT_SUM_FROM = 1 << 16
+# So long a part of a common axis is multiplied in one call of BLAS, whose products of matrices add up in blocks.
+_COMMON = 1 << 16
 
 # Up to this many elements a NumPy call costs more than its work, so the call that starts fastest is taken.
 _SHORT = 4096
@@ -67,12 +67,19 @@ def erf(x: Any) -> Any:
 
 
 def add_up(x: Any, axis: Any, keepdims: bool) -> Any:
-    """Sum along `axis`; large float32 sums are accumulated in float64."""
-    wide = np.float64 if x.dtype == np.float32 and x.size >= _EXACT_SUM_FROM else x.dtype
+    """Sum along `axis`; long float32 sums are kept in float64."""
+    wide = kept_in(x.dtype, _terms(x, axis))
     if not x.flags.c_contiguous and _few(x, axis):
         return _folded(np.add, x, axis, keepdims, wide).astype(x.dtype, copy=False)
     total = _sum(x, axis, dtype=wide, keepdims=keepdims)
     return total if wide == x.dtype else total.astype(x.dtype)
+
+
+def _terms(x: Any, axis: Any) -> int:
+    """How many entries make one sum."""
+    if axis is None:
+        return int(x.size)
+    return math.prod([x.shape[k] for k in (axis if isinstance(axis, tuple) else (axis,))])
 
 
 def _few(x: Any, axes: Any) -> bool:
@@ -96,10 +103,28 @@ def _folded(combine: Any, x: Any, axes: tuple[int, ...], keepdims: bool, dtype: 
 
 
 def cumulative_sum(x: Any, axis: int, dtype: Any) -> Any:
-    """Running total along `axis`; large float32 totals are accumulated in float64."""
-    if x.dtype == np.float32 and x.size >= _EXACT_SUM_FROM:
-        return np.add.accumulate(x, axis, dtype=np.float64).astype(np.float32)
-    return np.add.accumulate(x, axis, dtype=x.dtype)
+    """Running total along `axis`; float32 totals are kept in float64."""
+    return np.add.accumulate(x, axis, dtype=running_in(x.dtype)).astype(dtype, copy=False)
+
+
+def matmul(x: Any, y: Any) -> Any:
+    """Matrix product over the last two axes; a long common axis is cut into parts, and those are added up."""
+    common, results = x.shape[-1], x.shape[-2] * y.shape[-1]
+    if x.dtype.kind != "f" or common <= (2 * SHORT_COMMON if results <= FEW_RESULTS else _COMMON):
+        return np.matmul(x, y)
+    if results <= FEW_RESULTS:
+        many = common // SHORT_COMMON
+        cut = many * SHORT_COMMON
+        left = x[..., :cut].reshape(*x.shape[:-1], many, SHORT_COMMON).swapaxes(-2, -3)
+        right = y[..., :cut, :].reshape(*y.shape[:-2], many, SHORT_COMMON, y.shape[-1])
+        parts = [np.matmul(left, right).sum(-3, dtype=np.float64), np.matmul(x[..., cut:], y[..., cut:, :])]
+    else:
+        starts = range(0, common, _COMMON)
+        parts = [np.matmul(x[..., k : k + _COMMON], y[..., k : k + _COMMON, :]) for k in starts]
+    total = parts[0].astype(np.float64)
+    for part in parts[1:]:
+        total += part
+    return total.astype(x.dtype, copy=False)
 
 
 def absorb(a: Any, b: Any) -> Any:
@@ -163,8 +188,14 @@ def cast(x: Any, dtype: Any) -> Any:
 
 
 def floor_divide(x: Any, y: Any) -> Any:
-    """⌊x / y⌋. Integers: x // 0 is 0, and the most negative number // −1 wraps around."""
-    return np.floor_divide(x, y)
+    """⌊x / y⌋. Integers: x // 0 is 0, and the most negative number // −1 wraps around.
+
+    Floats as the array API standard has it: where an operand is infinite it is x / y itself, so ∞ // 2 is ∞ and
+    1 // −∞ is −0.
+    """
+    if x.dtype.kind != "f":
+        return np.floor_divide(x, y)
+    return np.where(np.isinf(x) | np.isinf(y), x / y, np.floor_divide(x, y))
 
 
 def remainder(x: Any, y: Any) -> Any:
@@ -407,8 +438,8 @@ def scan(
 _EXTRAS = {
     function.__name__: function
     for function in (
-        broadcast_to, permute_dims, reshape, largest, smallest, sigmoid, erf, add_up, cumulative_sum, absorb,
-        cast, floor_divide, remainder, shift_left, shift_right, power, pad, take, scatter_add, take_along,
+        broadcast_to, permute_dims, reshape, largest, smallest, sigmoid, erf, add_up, cumulative_sum, matmul,
+        absorb, cast, floor_divide, remainder, shift_left, shift_right, power, pad, take, scatter_add, take_along,
         scatter_along, put, window, fold, conv, scan,
     )
 }  # fmt: skip

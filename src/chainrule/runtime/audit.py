@@ -428,7 +428,8 @@ def _stores(nest: Nest) -> Iterable[tuple[Buffer, int]]:
     """(buffer, first element) of everything that a nest writes."""
     for one in walk(nest.body):
         if isinstance(one, Store):
-            yield one.buffer, one.index.constant
+            if one.buffer.place != "local":
+                yield one.buffer, one.index.constant
         elif isinstance(one, Contraction):
             yield one.out[0], 0
             if one.finite is not None:

@@ -24,12 +24,11 @@ from ..dtypes import Dtype, float32, float64
 from ..graph import Graph, Node, topological
 from ..operations import Array, Attributes
 from ..ops.kinds import Linear
-from ..ops.lowering import Contraction, Loop, Part, Position, Reduce, Scalar, Steps
+from ..ops.lowering import Contraction, Loop, Part, Position, Reduce, Running, Scalar, Steps
+from ..ops.totals import BLOCK, kept_in, product_roundings, running_in
 
 # Roundings that a function of the C library, or one written out as a polynomial, may be away.
 _COSTLY = 8
-# Sums of so many float32 elements are folded in float64.
-_WIDE_FROM = 1 << 16
 
 
 @dataclass(eq=False)
@@ -57,12 +56,13 @@ class Evaluator:
     """Values of nodes from those of others.
 
     `fine`: take float32 for float64, as if everything were computed wide. `bounded`: with bounds of what is computed;
-    without them only values.
+    without them only values. `own`: sums are kept as `ops/totals.py` says; else in any order, in their own type.
     """
 
-    def __init__(self, fine: bool = False, bounded: bool = True) -> None:
+    def __init__(self, fine: bool = False, bounded: bool = True, own: bool = True) -> None:
         self.fine = fine
         self.bounded = bounded
+        self.own = own
 
     def node(self, node: Node, operands: list[Bounded]) -> Bounded:
         """What the node's operation makes of its operands, with the bound for the node's own dtype."""
@@ -257,28 +257,31 @@ class Evaluator:
     def _adding(
         self, node: Node, value: Array, apply: Callable[[Callable[[Bounded], Array]], Array]
     ) -> Array:
-        """n − 1 roundings of the sum of the absolute terms."""
+        """n − 1 roundings of the sum of the absolute terms; those of a block where blocks are added up in float64."""
         counts = apply(lambda one: np.ones(one.value.shape))
         if counts.size == 0 or counts.max() <= 1:
             return np.zeros(value.shape)
         absolute = apply(lambda one: np.where(np.isfinite(one.value), np.abs(one.value), 0.0))
-        unit = self.unit(node.dtype)
-        form = getattr(node.operation, "lowering", None)
-        wide = (
-            isinstance(form, Reduce)
-            and node.dtype == float32
-            and not self.fine
-            and counts.max() >= _WIDE_FROM
-        )
-        if wide:
-            return unit * np.abs(np.where(np.isfinite(value), value, 0.0)) + counts * 2.0**-52 * absolute
+        unit, kept = self.unit(node.dtype), self._kept_in(node, int(counts.max()))
+        if kept != node.dtype and not self.fine:
+            block = 0 if isinstance(node.operation.lowering, Running) else BLOCK  # type: ignore[attr-defined]
+            size = np.abs(np.where(np.isfinite(value), value, 0.0))
+            return unit * size + np.minimum(counts, block) * unit * absolute + counts * 2.0**-52 * absolute
         return self._overflow(node, absolute, np.maximum(counts - 1, 0) * unit * absolute)
+
+    def _kept_in(self, node: Node, terms: int) -> Dtype:
+        """The type in which the sums of a node grow."""
+        form = getattr(node.operation, "lowering", None)
+        if isinstance(form, Running) and self.own:
+            return running_in(node.dtype)
+        return kept_in(node.dtype, terms) if isinstance(form, Reduce) and self.own else node.dtype
 
     def _product(self, node: Node, operands: list[Bounded], body: Callable[..., Array]) -> Array | None:
         x, y = operands
         finite = [np.where(np.isfinite(one.value), np.abs(one.value), 0.0) for one in operands]
         absolute = body(*finite)
         terms = math.prod(inner_of(node))
+        terms = product_roundings(terms) if self.own else terms
         error = self._overflow(node, absolute, terms * self.unit(node.dtype) * absolute)
         for one, other, first in ((x, finite[1], True), (y, finite[0], False)):
             if one.error is not None:

@@ -133,7 +133,7 @@ def _compare_values(program: DeviceProgram, sources: Sequence[Array], audit: Aud
     nodes = topological(graph.roots, follow=lambda node: node not in known)
     inner = [node for node in nodes if node not in known and node.inputs and len(node.types) == 1]
     taps = dict(zip(inner, program.executable.values(inner, sources)))
-    evaluator = Evaluator()
+    evaluator = Evaluator(own=False)
     for node in nodes:
         if node in known:
             continue
@@ -213,7 +213,7 @@ def _compare_results(program: DeviceProgram, sources: Sequence[Array], audit: Au
     audit.failed += [f"{check.message.partition(';')[0]}{at(check.origin)}" for check in refused]
     if refused or any(len(node.types) > 1 for node in graph.nodes()):
         return  # what a refused step writes is what was there; of loops the values have been compared
-    wanted = Evaluator().graph(graph, dict(zip(graph.sources, sources)))
+    wanted = Evaluator(own=False).graph(graph, dict(zip(graph.sources, sources)))
     nodes = [*graph.outputs, *(node for node in graph.writes.values() if node is not None)]
     for node, got in zip(nodes, [*outputs, *written]):
         _compare(node, got, wanted[node], audit, "from the same arguments")

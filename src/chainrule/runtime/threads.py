@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import blas
 from ..compiler.machine import Native
 from ..compiler.pool import BOARD, STOP, WORKERS, c_functions, futex_number, worker_text
 from ..errors import ArgumentError
@@ -186,6 +187,7 @@ def set_num_threads(count: int) -> None:
     """Let compiled steps use so many threads, this one counted. Results stay the same to the last bit.
 
     It holds for every step that begins from now on, in all threads of Python; a step that is running ends as it began.
+    Matrix products outside compiled steps are NumPy's: its library uses no more than so many either.
     Raises ArgumentError for anything but a whole number from 1.
 
     >>> import chainrule as cr
@@ -201,6 +203,7 @@ def set_num_threads(count: int) -> None:
             f"set_num_threads needs a whole number from 1 to {_MOST}; got {count!r}. Pass an int"
         )
     _wanted = count
+    blas.limit(count)
 
 
 def pool() -> Pool | None:
