@@ -97,11 +97,6 @@ def with_slopes(function: Callable[[Any], Any], x: Any, weights: Any = None) -> 
 # ------------------------------------------------------------------------------------------ against PyTorch
 
 
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    return pytest.importorskip("torch")
-
-
 @NAMES
 @DTYPES
 def test_values_and_gradients_equal_torch(torch: Any, name: str, dtype: str) -> None:

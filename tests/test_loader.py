@@ -220,7 +220,9 @@ def test_objects_that_give_one_item_at_a_time():
         DataLoader(Items(5, (2, 3)))
     with pytest.raises(DataError, match="needs rows; got Items without items"):
         DataLoader(Items(0))
-    torch = pytest.importorskip("torch")
+
+
+def test_a_dataset_of_pytorch_is_taken(torch):
     pairs = torch.utils.data.TensorDataset(torch.ones(4, 2), torch.arange(4))
     assert next(iter(DataLoader(pairs, batch_size=2)))[1].tolist() == [0, 1]
 
