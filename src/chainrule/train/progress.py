@@ -6,6 +6,7 @@ Knows records of epochs; knows nothing of models and of how training is done.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -224,6 +225,28 @@ class Silent:
         """Nothing."""
 
 
+def while_read(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of a display that does nothing any more once what it prints is refused.
+
+    Training goes on where the reader of a pipe has left (`| head`), a terminal was closed or a disk is full.
+    """
+
+    @functools.wraps(method)
+    def told(display: Any, *arguments: Any) -> None:
+        if getattr(display, "unread", False):
+            return
+        try:
+            method(display, *arguments)
+        except OSError:
+            display.unread = True
+        except ValueError:
+            if sys.stdout is not None and not sys.stdout.closed:
+                raise
+            display.unread = True
+
+    return told
+
+
 class _Own:
     """An object of the user's own, that is told of what it has methods for."""
 
@@ -247,6 +270,7 @@ class Lines:
         """Count from there."""
         self._course.resume(done)
 
+    @while_read
     def epoch(self, record: dict[str, float]) -> None:
         """Print every tenth of the run."""
         first = self._course.first
@@ -255,6 +279,7 @@ class Lines:
         if first or self._course.done % self._every == 0 or self._silent():
             self._print()
 
+    @while_read
     def batch(self, done: int, total: int | None, loss: float) -> None:
         """Print a line of a slow epoch."""
         if self._silent():
@@ -279,6 +304,7 @@ class Lines:
         print(line, flush=True)
         self._printed = time.perf_counter()
 
+    @while_read
     def close(self) -> None:
         """Print the last epoch, if it was not."""
         self._print()
@@ -295,11 +321,13 @@ class _Drawn:
         """Begin there."""
         self._course.resume(done)
 
+    @while_read
     def epoch(self, record: dict[str, float]) -> None:
         """Move the bar."""
         self._course.end_epoch(record)
         self._draw_if_due()
 
+    @while_read
     def batch(self, done: int, total: int | None, loss: float) -> None:
         """Show how far a slow epoch is."""
         self._course.batches = (done, total, loss)
@@ -314,23 +342,33 @@ class _Drawn:
     def _draw(self) -> None:
         """Draw now."""
 
+    @while_read
     def close(self) -> None:
         """Leave the last state on the screen."""
         self._course.end()
         self._draw()
 
 
+def _raise_broken_pipe() -> None:
+    raise BrokenPipeError
+
+
 class Bar(_Drawn):
     """One line on a terminal, and one more for the batches of a slow epoch."""
 
+    @while_read
     def __init__(self, epochs: int, language: str) -> None:
         from rich.console import Console
         from rich.live import Live
 
         super().__init__(epochs, language)
-        self._live: Any = Live(
-            console=Console(highlight=False, markup=False, emoji=False), auto_refresh=False
+        terminal = getattr(sys.stdout, "terminal", None)
+        console = Console(
+            file=None if terminal is None else terminal(), highlight=False, markup=False, emoji=False
         )
+        # By itself it ends the program when the reader has gone.
+        setattr(console, "on_broken_pipe", _raise_broken_pipe)  # noqa: B010
+        self._live: Any = Live(console=console, auto_refresh=False)
         self._live.start()
 
     def _draw(self) -> None:
@@ -361,6 +399,7 @@ class Bar(_Drawn):
             rows.append(inner)
         self._live.update(Group(*rows), refresh=True)
 
+    @while_read
     def close(self) -> None:
         """Leave the last state of the line on the screen."""
         super().close()
