@@ -15,6 +15,7 @@ from .. import nn
 from ..data.augmentation import as_augmentation
 from ..data.kept import stored
 from ..errors import ArgumentError
+from .behaviour import describe_behaviour
 from .callbacks import Callbacks
 from .config import (
     describe_model,
@@ -186,7 +187,7 @@ def _train_in_folder(setting: Setting, progress: Progress) -> None:
     options, run = setting.options, setting.run
     folder = options.folder if isinstance(options.folder, RunFolder) else RunFolder(options.folder)
     run.folder = folder.place
-    folder.open(options.resume)
+    folder.open(bool(options.resume))
     try:
         keeper = FolderKeeper(
             folder,
@@ -197,6 +198,8 @@ def _train_in_folder(setting: Setting, progress: Progress) -> None:
             seconds=options.checkpoint_seconds,
             steps=options.checkpoint_steps,
             keep=options.keep_checkpoints,
+            behaviour=functools.partial(_behaviour, setting),
+            changed=options.resume == "changed",
         )
         with Signals(catch_terminate=True) as signals:
             try:
@@ -236,6 +239,13 @@ def _identity(setting: Setting) -> dict[str, Any]:
         "clip_value": options.clip_value,
         "compile": setting.engine.policy,
     }
+
+
+def _behaviour(setting: Setting) -> dict[str, str]:
+    """What the model and the user's functions do, as texts."""
+    options = setting.options
+    functions = {"the loss": options.loss, "the step": options.step, "augment": options.augment}
+    return describe_behaviour(setting.parts.model, {**functions, "metrics": options.metrics})
 
 
 def _entries(setting: Setting) -> Mapping[str, Any]:

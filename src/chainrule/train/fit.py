@@ -56,7 +56,7 @@ def fit(
     checkpoint_seconds: float | None = 30.0,
     checkpoint_steps: int | None = None,
     keep_checkpoints: int = 2,
-    resume: bool = False,
+    resume: bool | str = False,
     compile: bool | str = "auto",
     audit_every: int | None = None,
     backend: str | None = None,
@@ -94,7 +94,10 @@ def fit(
     folder: a run directory, with the configuration, the metrics of each epoch, checkpoints and at the end the weights.
         A checkpoint is written every `checkpoint_seconds` or `checkpoint_steps` updates (None: not by that), between
         two updates, and at the end; the newest `keep_checkpoints` stay. `resume=True` goes on from the newest one
-        that is whole, bit for bit as if nothing had happened, or starts anew in an empty folder.
+        that is whole, bit for bit as if nothing had happened, or starts anew in an empty folder. It is an error if the
+        data, a setting, a module or the code or a constant of a function are not those of the checkpoint;
+        `resume="changed"` goes on with another loss, dropout rate, activation or data deliberately, and a warning names
+        what has changed.
     compile: "auto" runs the first steps as Python and all further ones as machine code (about 0.4 s of Python: after
         how many steps follows from the sizes of model and batch, so a training repeats bit for bit). A step that is no
         graph, as with hooks or NumPy's random numbers in `forward`, stays Python, and so does one of your own;

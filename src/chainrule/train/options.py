@@ -55,7 +55,7 @@ class Options:
     checkpoint_seconds: float | None
     checkpoint_steps: int | None
     keep_checkpoints: int
-    resume: bool
+    resume: bool | str
     compile: bool | str
     audit_every: int | None
     backend: str | None = None
@@ -89,9 +89,9 @@ class Options:
         for name in ("clip_norm", "clip_value", "checkpoint_seconds"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name), zero=name == "checkpoint_seconds")
-        if not isinstance(self.resume, bool):
+        if not isinstance(self.resume, bool) and self.resume != "changed":
             raise ArgumentError(
-                f"resume must be True or False; got {self.resume!r}. Name the folder with folder="
+                f"resume must be True, False or 'changed'; got {self.resume!r}. Name the folder with folder="
             )
         if not isinstance(self.compile, bool) and self.compile != "auto":
             raise ArgumentError(f"compile must be True, False or 'auto'; got {self.compile!r}")

@@ -413,7 +413,7 @@ def _held_beside(model: nn.Module, problem: Problem, validation: Any, class_weig
         source = plain_source(validation)
     else:
         x, y, *rest = validation
-        source = IterableSource(lambda epoch: [(x, y, *rest)])
+        source = IterableSource([(x, y, *rest)])
     return Prepared(model, problem, source, class_weight)
 
 
