@@ -333,7 +333,7 @@ MISTAKES = {
     "CELU": (lambda: nn.CELU(-1), "CELU needs a number above 0 as alpha; got -1"),
     "gelu": (lambda: F.gelu([1.0], "erf"), "approximate must be 'none' or 'tanh'; got 'erf'"),
     "GELU": (lambda: nn.GELU(True), "approximate must be 'none' or 'tanh'; got True"),
-    "hardtanh": (lambda: F.hardtanh([1.0], 1.0, -1.0), "needs min_val below max_val; got 1 and -1. Exchange"),
+    "hardtanh": (lambda: F.hardtanh([1.0], 1.0, -1.0), "needs min_val not above max_val; got 1 and -1. Exchange"),
     "Hardtanh": (lambda: nn.Hardtanh(1.0, 1.0), "Hardtanh needs min_val below max_val; got 1 and 1"),
     "softplus": (lambda: F.softplus([1.0], 0), "a beta other than 0; got 0"),
     "Softplus": (lambda: nn.Softplus(threshold=None), "needs a number as threshold; got None"),

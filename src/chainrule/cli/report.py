@@ -208,6 +208,7 @@ def _report_test(outcome: Outcome, report: Report) -> None:
     report.line("test", report.say("train.test_rows", rows=len(outcome.plan.test)))
     report.lines(aligned(rows))
     report.line("", _rivals(outcome.plan, outcome.baseline_class, report))
+    _report_repeated(outcome.plan, report)
 
 
 def _report_validation(validation: CrossValidation, plan: Plan, report: Report) -> None:
@@ -227,6 +228,12 @@ def _report_validation(validation: CrossValidation, plan: Plan, report: Report) 
     report.lines(aligned(rows))
     report.line("", report.say("train.intervals"))
     report.line("", _rivals(plan, None, report))
+    _report_repeated(plan, report)
+
+
+def _report_repeated(plan: Plan, report: Report) -> None:
+    if plan.repeated is not None:
+        report.line("careful", report.told(plan.repeated))
 
 
 def _report_verdict(
