@@ -139,7 +139,7 @@ def test_a_source_needs_equal_rows():
 def test_iterables_of_batches():
     batches = [([[1.0], [2.0]], [0, 1]), ([[3.0]], [0], [2.0])]
     source = IterableSource(batches)
-    assert source.batches == 2 and source.rows is None and source.fingerprint() == ""
+    assert source.batches == 2 and source.rows is None and len(source.fingerprint()) == 64
     for _ in range(2):
         one, two = source.epoch(1)
         assert (
