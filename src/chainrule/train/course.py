@@ -309,6 +309,7 @@ def _outcome(run: Run) -> Mapping[str, Any]:
             "best_epoch": run.best_epoch,
             "stopped": run.state,
             "restored": run.restored,
+            "why_python": run.why_python,
         },
         "validation": run.score,
     }

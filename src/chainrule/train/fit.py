@@ -100,9 +100,10 @@ def fit(
         what has changed.
     compile: "auto" runs the first steps as Python and all further ones as machine code (about 0.4 s of Python: after
         how many steps follows from the sizes of model and batch, so a training repeats bit for bit). A step that is no
-        graph, as with hooks or NumPy's random numbers in `forward`, stays Python, and so does one of your own;
-        `run.why_python` says why. True: machine code from the first step on, or an error; also for a step of your own.
-        False, or CHAINRULE_COMPILE=0: Python, breakpoints included. `run.compiled` is what `cr.compile` gives.
+        graph, as with hooks or NumPy's random numbers in `forward`, or that cannot be compiled, stays Python, and so
+        does one of your own; `run.why_python` says why, and the progress once. True: machine code from the first step
+        on, or an error; also for a step of your own. False, or CHAINRULE_COMPILE=0: Python, breakpoints included.
+        `run.compiled` is what `cr.compile` gives.
     backend: "native", or "jax": XLA runs the steps, on the GPU or TPU that JAX has, from the first one on.
     audit_every: with compile=True, every so many updates one is audited: each value that the machine code has stored
         is compared with NumPy's, and a difference ends the run with an error that names the operation and your line.

@@ -48,6 +48,9 @@ class Progress(Protocol):
     def batch(self, done: int, total: int | None, loss: float) -> None:
         """`done` batches of this epoch, of `total` (None: not known), are over; `loss` is that of the last one."""
 
+    def stays_python(self, reason: str) -> None:
+        """Steps that were to be compiled run as Python to the end, for this reason; told once."""
+
     def close(self) -> None:
         """Training is over."""
 
@@ -221,6 +224,9 @@ class Silent:
     def batch(self, done: int, total: int | None, loss: float) -> None:
         """Nothing."""
 
+    def stays_python(self, reason: str) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
@@ -255,6 +261,7 @@ class _Own:
         self.close = inner.close
         self.batch = getattr(inner, "batch", Silent().batch)
         self.resume = getattr(inner, "resume", Silent().resume)
+        self.stays_python = getattr(inner, "stays_python", Silent().stays_python)
 
 
 class Lines:
@@ -290,6 +297,11 @@ class Lines:
                 count=f"{self._course.done + 1}/{self._course.epochs}",
             )
             self._say(f"{words}  {self._course.batch_words()}")
+
+    @while_read
+    def stays_python(self, reason: str) -> None:
+        """Print a line."""
+        self._say(sentence("progress.stays_python", self._course.language, reason=reason))
 
     def _silent(self) -> bool:
         return time.perf_counter() - self._printed >= _SILENCE
@@ -333,6 +345,14 @@ class _Drawn:
         self._course.batches = (done, total, loss)
         self._draw_if_due()
 
+    @while_read
+    def stays_python(self, reason: str) -> None:
+        """Show a line beside the bar."""
+        self._show(sentence("progress.stays_python", self._course.language, reason=reason))
+
+    def _show(self, line: str) -> None:
+        """Show a line that stays."""
+
     def _draw_if_due(self) -> None:
         now = time.perf_counter()
         if now - self._drawn >= _PAUSE:
@@ -370,6 +390,9 @@ class Bar(_Drawn):
         setattr(console, "on_broken_pipe", _raise_broken_pipe)  # noqa: B010
         self._live: Any = Live(console=console, auto_refresh=False)
         self._live.start()
+
+    def _show(self, line: str) -> None:
+        self._live.console.print(line, highlight=False, markup=False)
 
     def _draw(self) -> None:
         from rich.cells import cell_len
@@ -412,10 +435,15 @@ class NotebookBar(_Drawn):
     def __init__(self, epochs: int, language: str) -> None:
         super().__init__(epochs, language)
         self._display = Display()
+        self._notes: list[str] = []
+
+    def _show(self, line: str) -> None:
+        self._notes.append(line)
 
     def _draw(self) -> None:
         course = self._course
         lines = [f"{course.epoch_words().strip()}  {describe(course.record, course.language)}".rstrip()]
         if course.slow():
             lines.append(course.batch_words())
+        lines += self._notes
         self._display.show(course.share(), course.epochs, lines, course.left())
