@@ -82,7 +82,7 @@ def fit(
         sequence for the classes. The loss of a batch is Σ w·loss / Σ w. Metrics count every row once.
     step: a step of one's own, (x, y) → loss or (loss, outputs), which does all: forward, backward and update. Then
         `optimizer` is the one that it uses, or a list of all that it uses, so that checkpoints keep their state, and
-        `loss` (or None) is for the rows held back.
+        `loss` (or None) is for the rows held back; the default one only where it fits what the model returns.
     clip_norm, clip_value: limits of the gradients, as `optim.clip_grad_norm_` and `clip_grad_value_`.
     accumulate: how many batches make one update, which is that of one batch of all their rows, also where the last
         batch or the last group is smaller. With BatchNorm each batch has its own mean, and a last batch of one row,

@@ -26,6 +26,9 @@ from ..tensor import Tensor
 from .run import RunFolder
 from .sources import is_pair, is_source
 
+#: The loss of `fit` where none is named.
+DEFAULT_LOSS = "cross_entropy"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -216,6 +219,14 @@ def _check_model(model: Any) -> None:
             f"fit trains an nn.Module; got the class {model.__name__}. Write {model.__name__}(), with its arguments"
         )
     kind = type(model)
+    if isinstance(model, list | tuple):
+        raise ArgumentError(f"fit trains an nn.Module; got a {kind.__name__}. Write nn.Sequential(*layers)")
+    if kind.__module__ != "builtins" and callable(model) and not hasattr(model, "state_dict"):
+        raise ArgumentError(
+            f"fit trains an nn.Module; got an object of the class {kind.__qualname__}. Let it inherit: class "
+            f"{kind.__name__}(nn.Module), with forward in place of __call__, layers as attributes or in an "
+            "nn.ModuleList, and what is learnt as nn.Parameter"
+        )
     place = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     raise ArgumentError(
         f"fit trains an nn.Module; got {place}{kind.__qualname__}. Build the model from chainrule.nn"
