@@ -97,11 +97,6 @@ def with_slopes(function: Callable[[Any], Any], x: Any, weights: Any = None) -> 
 # ------------------------------------------------------------------------------------------ against PyTorch
 
 
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    return pytest.importorskip("torch")
-
-
 @NAMES
 @DTYPES
 def test_values_and_gradients_equal_torch(torch: Any, name: str, dtype: str) -> None:
@@ -338,7 +333,10 @@ MISTAKES = {
     "CELU": (lambda: nn.CELU(-1), "CELU needs a number above 0 as alpha; got -1"),
     "gelu": (lambda: F.gelu([1.0], "erf"), "approximate must be 'none' or 'tanh'; got 'erf'"),
     "GELU": (lambda: nn.GELU(True), "approximate must be 'none' or 'tanh'; got True"),
-    "hardtanh": (lambda: F.hardtanh([1.0], 1.0, -1.0), "needs min_val below max_val; got 1 and -1. Exchange"),
+    "hardtanh": (
+        lambda: F.hardtanh([1.0], 1.0, -1.0),
+        "needs min_val not above max_val; got 1 and -1. Exchange",
+    ),
     "Hardtanh": (lambda: nn.Hardtanh(1.0, 1.0), "Hardtanh needs min_val below max_val; got 1 and 1"),
     "softplus": (lambda: F.softplus([1.0], 0), "a beta other than 0; got 0"),
     "Softplus": (lambda: nn.Softplus(threshold=None), "needs a number as threshold; got None"),
@@ -355,3 +353,15 @@ def test_mistakes_say_the_rule_the_value_and_the_line(name: str) -> None:
     with pytest.raises((cr.ArgumentError, cr.ShapeError), match=message) as caught:
         act()
     assert "test_activations.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("bound", [0.0, 1.0, -2.5])
+def test_bounds_that_are_equal_leave_one_number(bound: float) -> None:
+    x = cr.tensor([-3.0, bound, 3.0], requires_grad=True)
+    y = F.hardtanh(x, bound, bound)
+    y.sum().backward()
+    assert y.tolist() == [bound] * 3 and x.grad.tolist() == [0.0] * 3
+    with pytest.raises(cr.ArgumentError, match="needs min_val not above max_val"):
+        F.hardtanh(x, bound, bound - 1)
+    with pytest.raises(cr.ArgumentError):
+        F.hardtanh(x, float("nan"), 1.0)

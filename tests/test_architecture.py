@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,37 @@ def test_importing_the_package_stays_light() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+_IMPORT_ALL_WITHOUT = """
+import importlib, pkgutil, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import chainrule
+for module in pkgutil.walk_packages(chainrule.__path__, "chainrule."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+
+
+def test_every_module_is_imported_where_only_the_core_is_installed() -> None:
+    """Rivals and extras are imported when they are used, so that collecting the doctests needs none of them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = {one.split(">")[0] for one in project["dependencies"]}
+    optional = {"torch", "jaxlib", "IPython", "matplotlib", "tqdm", "polars", "scipy"}
+    optional |= {"sklearn", "PIL", "charset_normalizer", "pytest"}  # their names for pip are others
+    for extra in project["optional-dependencies"].values():
+        optional |= {one.split(">")[0] for one in extra if "chainrule" not in one} - core
+    code = _IMPORT_ALL_WITHOUT.format(blocked=sorted(optional))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_project_speaks_of_itself_alone() -> None:

@@ -83,9 +83,8 @@ def mask_of(kind: str, shape: tuple[int, ...]) -> np.ndarray | None:
     ids=str,
 )
 def test_attention_equals_pytorchs(
-    shape: tuple[int, ...], keys: int, width: int, options: dict[str, Any]
+    torch: Any, shape: tuple[int, ...], keys: int, width: int, options: dict[str, Any]
 ) -> None:
-    torch = pytest.importorskip("torch")
     *batch, length, size = shape
     parts = normal(*shape), normal(*batch, keys, size, seed=1), normal(*batch, keys, width, seed=2)
     for kind in (
@@ -108,8 +107,7 @@ def test_a_mask_and_looking_back_only_hold_together() -> None:
     close(both.numpy(), one.numpy())
 
 
-def test_groups_of_query_heads_share_keys_as_in_pytorch() -> None:
-    torch = pytest.importorskip("torch")
+def test_groups_of_query_heads_share_keys_as_in_pytorch(torch: Any) -> None:
     ours, theirs = pairs(torch, normal(2, 6, 5, 4), normal(2, 3, 5, 4, seed=1), normal(2, 2, 5, 3, seed=2))
     out = F.scaled_dot_product_attention(*ours, enable_gqa=True, is_causal=True)
     expected = torch.nn.functional.scaled_dot_product_attention(*theirs, enable_gqa=True, is_causal=True)
@@ -198,8 +196,7 @@ def fresh(torch: Any, *arguments: Any, **options: Any) -> tuple[nn.MultiheadAtte
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("same", ["self", "memory", "three"])
-def test_layer_equals_pytorchs(batch_first: bool, bias: bool, same: str) -> None:
-    torch = pytest.importorskip("torch")
+def test_layer_equals_pytorchs(torch: Any, batch_first: bool, bias: bool, same: str) -> None:
     ours, theirs = fresh(torch, 6, 3, bias=bias, batch_first=batch_first)
     arrays = [normal(2, 5, 6), normal(2, 7, 6, seed=1), normal(2, 7, 6, seed=2)]
     if not batch_first:
@@ -215,8 +212,7 @@ def test_layer_equals_pytorchs(batch_first: bool, bias: bool, same: str) -> None
 @pytest.mark.parametrize(
     "options", [{"kdim": 5}, {"kdim": 5, "vdim": 4}, {"vdim": 4, "bias": False}], ids=str
 )
-def test_other_widths_of_keys_and_values_equal_pytorchs(options: dict[str, Any]) -> None:
-    torch = pytest.importorskip("torch")
+def test_other_widths_of_keys_and_values_equal_pytorchs(torch: Any, options: dict[str, Any]) -> None:
     ours, theirs = fresh(torch, 6, 2, **options)
     x, y = pairs(
         torch,
@@ -235,8 +231,7 @@ def test_other_widths_of_keys_and_values_equal_pytorchs(options: dict[str, Any])
     + [("none", "float"), ("float", "none"), ("float", "float")],
 )
 @pytest.mark.parametrize("single", [False, True])
-def test_masks_of_the_layer_mean_what_pytorchs_do(padding: str, mask: str, single: bool) -> None:
-    torch = pytest.importorskip("torch")
+def test_masks_of_the_layer_mean_what_pytorchs_do(torch: Any, padding: str, mask: str, single: bool) -> None:
     ours, theirs = fresh(torch, 4, 2, batch_first=True)
     shape = (5, 4) if single else (3, 5, 4)
     x, y = pairs(torch, normal(*shape))
@@ -271,8 +266,7 @@ def test_looking_back_only_is_a_keyword_of_its_own() -> None:
         )
 
 
-def test_first_numbers_are_pytorchs() -> None:
-    torch = pytest.importorskip("torch")
+def test_first_numbers_are_pytorchs(torch: Any) -> None:
     cr.manual_seed(0)
     torch.manual_seed(0)
     ours, theirs = nn.MultiheadAttention(64, 4), torch.nn.MultiheadAttention(64, 4)
@@ -354,8 +348,7 @@ def encoders(torch: Any, layers: int = 2, **options: Any) -> tuple[nn.Transforme
     ids=str,
 )
 @pytest.mark.parametrize("masked", [False, True])
-def test_encoder_equals_pytorchs(options: dict[str, Any], masked: bool) -> None:
-    torch = pytest.importorskip("torch")
+def test_encoder_equals_pytorchs(torch: Any, options: dict[str, Any], masked: bool) -> None:
     ours, theirs = encoders(torch, **options)
     shape = (3, 5, 6) if options.get("batch_first") else (5, 3, 6)
     x, y = pairs(torch, normal(*shape))

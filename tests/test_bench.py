@@ -24,7 +24,11 @@ from chainrule.cli.bench.workloads import WORKLOADS, Layered, Sequences, Workloa
 from chainrule.language import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
-RIVALS = [name for name in ENGINES if name not in (OURS, "torch_compile")]
+RIVALS = [
+    pytest.param(name, marks=getattr(pytest.mark, name))
+    for name in ENGINES
+    if name not in (OURS, "torch_compile")
+]
 
 
 def command(capsys, *arguments):
@@ -147,7 +151,6 @@ def jax_as_it_was():
 @pytest.mark.parametrize("workload", STEPS, ids=lambda one: one.name)
 @pytest.mark.parametrize("rival", RIVALS)
 def test_rivals_take_the_same_steps(workload, rival, jax_as_it_was):
-    pytest.importorskip(ENGINES[rival].needs)
     ours, theirs = own.prepare(workload), ENGINES[rival].prepare(workload)
     for _ in range(5):
         a, b = ours.number(ours.step()), theirs.number(theirs.step())
@@ -158,6 +161,16 @@ def test_rivals_take_the_same_steps(workload, rival, jax_as_it_was):
         run()
         back()
         assert one.number(one.step()) == now
+
+
+def test_a_rival_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in ("pytorch", "torch_compile", "jax"):
+        for used in (ENGINES[name].load, lambda name=name: ENGINES[name].prepare(STEPS[0])):
+            with pytest.raises(
+                cr.MissingExtraError, match=r"it is not installed\. Use pip install (torch|jax)"
+            ):
+                used()
 
 
 def test_our_step_is_the_networks_own():

@@ -39,8 +39,7 @@ def assert_same_gradients(parameters, twins, tolerance):
 @pytest.mark.parametrize("dtype,tolerance", [("float64", 1e-13), ("float32", 2e-6)])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("limit", [0.0, 0.3, 1e3, math.inf])
-def test_norms_equal_pytorch(order, limit, dtype, tolerance):
-    torch = pytest.importorskip("torch")
+def test_norms_equal_pytorch(torch, order, limit, dtype, tolerance):
     parameters = with_gradients(dtype)
     twins = in_torch(torch, parameters)
     norm = nn.utils.clip_grad_norm_(parameters, limit, norm_type=order)
@@ -51,8 +50,7 @@ def test_norms_equal_pytorch(order, limit, dtype, tolerance):
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.4])
-def test_entries_equal_pytorch(limit):
-    torch = pytest.importorskip("torch")
+def test_entries_equal_pytorch(torch, limit):
     parameters = with_gradients()
     parameters[1].grad = cr.tensor([math.nan, math.inf, -math.inf, 0.1], dtype="float64")
     twins = in_torch(torch, parameters)
@@ -62,8 +60,7 @@ def test_entries_equal_pytorch(limit):
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
-def test_norms_that_are_not_finite(bad):
-    torch = pytest.importorskip("torch")
+def test_norms_that_are_not_finite(torch, bad):
     parameters = with_gradients()
     parameters[0].grad[0, 0] = bad
     twins = in_torch(torch, parameters)
@@ -184,8 +181,7 @@ def test_faults_are_told(call, words):
         call(cr.zeros(2).requires_grad_())
 
 
-def test_parameters_as_one_vector_and_back():
-    torch = pytest.importorskip("torch")
+def test_parameters_as_one_vector_and_back(torch):
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     twin = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
     twin.load_state_dict({name: torch.tensor(value.numpy()) for name, value in model.state_dict().items()})

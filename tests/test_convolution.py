@@ -14,7 +14,8 @@ from chainrule import functional as F
 from chainrule import nn, optim
 from chainrule.errors import ArgumentError, DtypeError, ShapeError
 from chainrule.testing import check_grads
-from torch_twins import close, same_compiled, same_function, same_layer, torch
+from rivals import torch
+from torch_twins import close, same_compiled, same_function, same_layer
 
 pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
 
@@ -62,12 +63,14 @@ TWO = [
 ]
 
 
+@pytest.mark.pytorch
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("sizes,options,shape", ONE, ids=str)
 def test_conv1d(sizes: Any, options: Any, shape: Any) -> None:
     same_layer(nn.Conv1d(*sizes, **options), torch.nn.Conv1d(*sizes, **options), normal(*shape))
 
 
+@pytest.mark.pytorch
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("sizes,options,shape", TWO, ids=str)
 def test_conv2d(sizes: Any, options: Any, shape: Any) -> None:
@@ -91,6 +94,7 @@ TRANSPOSED_TWO = [
 ]
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("sizes,options,shape", TRANSPOSED_ONE, ids=str)
 def test_conv_transpose1d(sizes: Any, options: Any, shape: Any) -> None:
     same_layer(
@@ -98,6 +102,7 @@ def test_conv_transpose1d(sizes: Any, options: Any, shape: Any) -> None:
     )
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("sizes,options,shape", TRANSPOSED_TWO, ids=str)
 def test_conv_transpose2d(sizes: Any, options: Any, shape: Any) -> None:
     same_layer(
@@ -105,6 +110,7 @@ def test_conv_transpose2d(sizes: Any, options: Any, shape: Any) -> None:
     )
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("size", [9, (9, 10), [2, 4, 9, 10]])
 def test_the_output_size_of_a_transposed_convolution(size: Any) -> None:
     ours, theirs = nn.ConvTranspose2d(3, 4, 3, 2, 1), torch.nn.ConvTranspose2d(3, 4, 3, 2, 1).double()
@@ -116,6 +122,7 @@ def test_the_output_size_of_a_transposed_convolution(size: Any) -> None:
         ours(cr.tensor(x), output_size=11)
 
 
+@pytest.mark.pytorch
 def test_functions_take_arguments_in_pytorchs_order() -> None:
     x, w, b = normal(2, 4, 9), normal(6, 2, 3), normal(6)
     same_function(
@@ -290,6 +297,7 @@ def network(library: Any) -> Any:
     )
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("compiled", [False, True])
 def test_fifty_steps_beside_pytorch(compiled: bool) -> None:
     model, twin = network(nn).to("float64"), network(torch.nn).double()

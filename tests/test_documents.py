@@ -102,10 +102,13 @@ def console(block: Block, folder: Path) -> str:
     return "\n".join(written) + "\n"
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+_NEEDS_JAX = {"docs/jax.md"}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.jax] if name in _NEEDS_JAX else []) for name in DOCUMENTS
+])  # fmt: skip
 def test_document(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name == "docs/jax.md":
-        pytest.importorskip("jax")
     document = (ROOT / name).read_text(encoding="utf-8")
     cr.rescues(reset=True)  # of the tests before
     for file in (ROOT / "docs" / "data").glob("*") if (ROOT / "docs" / "data").exists() else ():

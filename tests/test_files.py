@@ -113,8 +113,7 @@ def test_tensors_lie_in_the_file_under_their_dotted_names(tmp_path):
     assert set(found) == {"model.0.weight", "model.0.bias", "model.2.weight", "model.2.bias", "moments.0"}
 
 
-def test_pytorch_reads_the_file_and_writes_one_that_is_read(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_pytorch_reads_the_file_and_writes_one_that_is_read(torch, tmp_path):
     files = pytest.importorskip("safetensors.torch")
     save(tmp_path / "ours", network().state_dict())
     theirs = files.load_file(tmp_path / "ours")

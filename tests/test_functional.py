@@ -120,11 +120,6 @@ def test_a_probability_of_zero_costs_nothing_even_where_the_logit_is_minus_infin
 # ----------------------------------------------------------------------------------------- against PyTorch
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
 def compared(torch, ours, theirs, *arrays):
     """Values and gradients in float64, for the same arrays; the first one is differentiated."""
     x = cr.tensor(arrays[0], requires_grad=True)

@@ -56,8 +56,7 @@ def test_hooks_on_leaves_run_before_the_gradient_is_added() -> None:
     assert w.grad.tolist() == [8.0, 8.0]
 
 
-def test_order_and_numbers_equal_pytorchs() -> None:
-    torch = pytest.importorskip("torch")
+def test_order_and_numbers_equal_pytorchs(torch: Any) -> None:
     told: dict[str, list[Any]] = {"ours": [], "theirs": []}
     for name, x in (
         ("ours", leaf([0.5, -1.5])),
@@ -84,7 +83,7 @@ def test_order_and_numbers_equal_pytorchs() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-14)
 
 
-def test_hooks_are_differentiated_with_create_graph() -> None:
+def test_hooks_are_differentiated_with_create_graph(torch: Any) -> None:
     x = leaf(3.0)
     h = x * 1.0
     h.register_hook(lambda gradient: gradient * gradient)
@@ -95,7 +94,6 @@ def test_hooks_are_differentiated_with_create_graph() -> None:
     handle = x.register_hook(lambda gradient: gradient)
     slope.backward()  # through g² → 2·g·2 = 8x, once more through the hook on h: (8x)² + …, so compare with PyTorch
     handle.remove()
-    torch = pytest.importorskip("torch")
     there = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
     k = there * 1.0
     k.register_hook(lambda gradient: gradient * gradient)
@@ -320,8 +318,7 @@ def told_backwards(kind: Any, tensor: Any, ours: bool) -> list[Any]:
     return heard
 
 
-def test_gradient_hooks_hear_what_pytorchs_hear() -> None:
-    torch = pytest.importorskip("torch")
+def test_gradient_hooks_hear_what_pytorchs_hear(torch: Any) -> None:
     assert told_backwards(nn, cr.tensor, True) == told_backwards(
         torch.nn, lambda value: torch.from_numpy(np.array(value)), False
     )

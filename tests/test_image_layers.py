@@ -12,7 +12,8 @@ from chainrule import functional as F
 from chainrule import nn
 from chainrule.errors import ArgumentError, DtypeError, ShapeError
 from chainrule.testing import check_grads
-from torch_twins import close, same_compiled, same_function, same_layer, torch
+from rivals import torch
+from torch_twins import close, same_compiled, same_function, same_layer
 
 RANDOM = np.random.default_rng(0)
 
@@ -37,6 +38,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name,sizes,options,shape", LAYERS, ids=str)
 def test_layers(name: str, sizes: Any, options: Any, shape: Any, training: bool) -> None:
@@ -48,6 +50,7 @@ def test_layers(name: str, sizes: Any, options: Any, shape: Any, training: bool)
     same_layer(ours, theirs, normal(*shape), training=training, calls=3)
 
 
+@pytest.mark.pytorch
 def test_functions() -> None:
     theirs = torch.nn.functional
     x, w, b = normal(3, 6, 4, 2), normal(6), normal(6)
@@ -78,6 +81,7 @@ def test_functions() -> None:
             close(one, two, "running statistics")
 
 
+@pytest.mark.pytorch
 def test_root_mean_squares_of_float32_take_its_own_eps() -> None:
     x = np.zeros((1, 2), "f4") + np.float32(1e-4)
     wanted = torch.nn.functional.rms_norm(torch.tensor(x), (2,)).numpy()
@@ -119,6 +123,7 @@ def test_whole_channels_are_left_out(make: Any, shape: Any, function: Any) -> No
     assert not function(x, 1.0).detach().numpy().any()
 
 
+@pytest.mark.pytorch
 def test_unflatten() -> None:
     for dim, sizes in ((1, (3, 4)), (1, (-1, 2, 2)), (-1, [12]), (0, (2, 1))):
         same_function(nn.Unflatten(dim, sizes), torch.nn.Unflatten(dim, tuple(sizes)), normal(2, 12))

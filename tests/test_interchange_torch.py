@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import chainrule as cr
 from chainrule import nn
 from chainrule.errors import ArgumentError, ShapeError
+from rivals import RIVALS, torch
 
-torch = pytest.importorskip("torch")
-files = pytest.importorskip("safetensors.torch")
+pytestmark = pytest.mark.pytorch
+
+files: Any = importlib.import_module("safetensors.torch") if RIVALS["pytorch"].installed else None
 
 
 def network(nn: Any) -> Any:

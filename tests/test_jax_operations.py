@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("jax")
-
 from chainrule import autodiff, ops
 from chainrule.backends import Executable
 from chainrule.graph import Graph, evaluate
 from op_checks import assert_close, differentiable, is_float, operation, sampled, seeds, traced
 from op_samples import CONVENTIONS, SAMPLES, Case
+
+pytestmark = pytest.mark.jax
 
 TOLERANCE = {"float32": 4e-6, "float64": 4e-14}
 

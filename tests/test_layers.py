@@ -68,8 +68,7 @@ def close(found: Any, expected: Any) -> None:
     ],
     ids=str,
 )
-def test_batch_norm_equals_pytorchs(shape: tuple[int, ...], options: dict[str, Any]) -> None:
-    torch = pytest.importorskip("torch")
+def test_batch_norm_equals_pytorchs(torch: Any, shape: tuple[int, ...], options: dict[str, Any]) -> None:
     ours = nn.BatchNorm1d(shape[1], dtype="float64", **options)
     theirs = torch.nn.BatchNorm1d(shape[1], dtype=torch.float64, **options)
     for parameter in theirs.parameters():
@@ -87,8 +86,7 @@ def test_batch_norm_equals_pytorchs(shape: tuple[int, ...], options: dict[str, A
 @pytest.mark.parametrize(
     "options", [{}, {"bias": False}, {"elementwise_affine": False, "eps": 1e-3}], ids=str
 )
-def test_layer_norm_equals_pytorchs(normalized: Any, options: dict[str, Any]) -> None:
-    torch = pytest.importorskip("torch")
+def test_layer_norm_equals_pytorchs(torch: Any, normalized: Any, options: dict[str, Any]) -> None:
     theirs = torch.nn.LayerNorm(normalized, dtype=torch.float64, **options)
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter)
@@ -101,8 +99,7 @@ def test_layer_norm_equals_pytorchs(normalized: Any, options: dict[str, Any]) ->
 
 @pytest.mark.parametrize("padding", [None, 0, 2, -1])
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (2, 1, 3), (0,)], ids=str)
-def test_embedding_equals_pytorchs(padding: int | None, shape: tuple[int, ...]) -> None:
-    torch = pytest.importorskip("torch")
+def test_embedding_equals_pytorchs(torch: Any, padding: int | None, shape: tuple[int, ...]) -> None:
     theirs = torch.nn.Embedding(5, 3, padding_idx=padding, dtype=torch.float64)
     ours = nn.Embedding(5, 3, padding_idx=padding, dtype="float64")
     assert ours.padding_idx == theirs.padding_idx
@@ -113,8 +110,7 @@ def test_embedding_equals_pytorchs(padding: int | None, shape: tuple[int, ...]) 
         assert np.count_nonzero(fresh.weight.detach().numpy()) == 12
 
 
-def test_functional_forms_equal_pytorchs() -> None:
-    torch = pytest.importorskip("torch")
+def test_functional_forms_equal_pytorchs(torch: Any) -> None:
     there = torch.nn.functional
     x, w, b = normal(4, 3), normal(3, seed=1), normal(3, seed=2)
     mean, var = normal(3, seed=3), normal(3, seed=4) ** 2
@@ -421,8 +417,7 @@ def test_faults_name_the_layer_and_the_fix() -> None:
         F.batch_norm(cr.ones((2, 3)), None, None)
 
 
-def test_repr_equals_pytorchs() -> None:
-    torch = pytest.importorskip("torch")
+def test_repr_equals_pytorchs(torch: Any) -> None:
 
     def model(nn: Any) -> Any:
         return nn.ModuleDict(
@@ -507,8 +502,7 @@ def test_a_numbered_container_is_a_list(make: Any) -> None:
     assert numbers(container) == [9, 6, 2]
 
 
-def test_names_in_slices_are_pytorchs() -> None:
-    torch = pytest.importorskip("torch")
+def test_names_in_slices_are_pytorchs(torch: Any) -> None:
     for kind in (nn, torch.nn):
         layers = [kind.Linear(1, 1) for _ in range(4)]
         assert [name for name, _ in kind.ModuleList(layers)[1:3].named_children()] == ["0", "1"]
@@ -585,8 +579,9 @@ RANDOM = [
 
 
 @pytest.mark.parametrize(("name", "options"), RANDOM, ids=str)
-def test_initialisers_draw_from_pytorchs_distributions(name: str, options: dict[str, Any]) -> None:
-    torch = pytest.importorskip("torch")
+def test_initialisers_draw_from_pytorchs_distributions(
+    torch: Any, name: str, options: dict[str, Any]
+) -> None:
     shape = (200, 150)
     ours = drawn(name, shape, **options)
     torch.manual_seed(1)
@@ -622,8 +617,7 @@ def test_quantiles_are_exact_to_the_last_digits() -> None:
     assert quantile(np.array([1e-300]))[0] == pytest.approx(-37.0471, abs=1e-4)
 
 
-def test_exact_initialisers() -> None:
-    torch = pytest.importorskip("torch")
+def test_exact_initialisers(torch: Any) -> None:
     for name, shape, options in (
         ("eye_", (3, 5), {}),
         ("eye_", (5, 3), {}),

@@ -139,7 +139,7 @@ def test_a_source_needs_equal_rows():
 def test_iterables_of_batches():
     batches = [([[1.0], [2.0]], [0, 1]), ([[3.0]], [0], [2.0])]
     source = IterableSource(batches)
-    assert source.batches == 2 and source.rows is None and source.fingerprint() == ""
+    assert source.batches == 2 and source.rows is None and len(source.fingerprint()) == 64
     for _ in range(2):
         one, two = source.epoch(1)
         assert (
@@ -220,7 +220,9 @@ def test_objects_that_give_one_item_at_a_time():
         DataLoader(Items(5, (2, 3)))
     with pytest.raises(DataError, match="needs rows; got Items without items"):
         DataLoader(Items(0))
-    torch = pytest.importorskip("torch")
+
+
+def test_a_dataset_of_pytorch_is_taken(torch):
     pairs = torch.utils.data.TensorDataset(torch.ones(4, 2), torch.arange(4))
     assert next(iter(DataLoader(pairs, batch_size=2)))[1].tolist() == [0, 1]
 

@@ -13,10 +13,9 @@ import pytest
 import chainrule as cr
 from chainrule import functional as F
 from chainrule import nn, optim
+from rivals import torch
 
-torch = pytest.importorskip("torch")
-
-pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
+pytestmark = [pytest.mark.pytorch, pytest.mark.usefixtures("one_thread_of_pytorch")]
 
 STEPS, RATE, BATCHES, ROWS, FEATURES, HIDDEN, CLASSES = 200, 1e-3, 4, 16, 4, 8, 3
 

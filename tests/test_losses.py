@@ -142,11 +142,6 @@ def in_dtype(target: np.ndarray, dtype: str) -> np.ndarray:
 # ------------------------------------------------------------------------------------------ against PyTorch
 
 
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    return pytest.importorskip("torch")
-
-
 def compare(
     torch: Any, case: Loss, x: np.ndarray, dtype: str, reduction: str, finite_only: bool = False
 ) -> None:

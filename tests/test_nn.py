@@ -39,8 +39,7 @@ def test_names_follow_registration_as_in_pytorch():
     assert [name for name, _ in model.named_children()] == ["0", "1", "2", "3"]
 
 
-def test_order_of_the_state_equals_pytorch():
-    torch = pytest.importorskip("torch")
+def test_order_of_the_state_equals_pytorch(torch):
 
     class Twin(torch.nn.Module):
         def __init__(self):
@@ -234,8 +233,7 @@ def test_linear_starts_as_in_pytorch():
 
 
 @pytest.mark.parametrize("name", ["kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"])
-def test_initialisers_have_the_variance_of_pytorchs(name):
-    torch = pytest.importorskip("torch")
+def test_initialisers_have_the_variance_of_pytorchs(torch, name):
     ours, theirs = cr.zeros((200, 300)), torch.empty(200, 300)
     cr.manual_seed(0)
     torch.manual_seed(0)
@@ -245,8 +243,7 @@ def test_initialisers_have_the_variance_of_pytorchs(name):
     assert np.abs(ours.numpy()).max() == pytest.approx(theirs.abs().max().item(), rel=0.2)
 
 
-def test_layers_and_losses_equal_pytorch():
-    torch = pytest.importorskip("torch")
+def test_layers_and_losses_equal_pytorch(torch):
     model, x = make(), np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     for ours, theirs in ((nn.ReLU(), torch.nn.ReLU()), (nn.Sigmoid(), torch.nn.Sigmoid()), (nn.Tanh(), torch.nn.Tanh()),
                          (nn.Identity(3), torch.nn.Identity()), (nn.Flatten(0), torch.nn.Flatten(0))):  # fmt: skip

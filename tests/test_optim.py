@@ -55,8 +55,7 @@ VARIANTS = [
 ]
 
 
-def test_state_dict_has_the_form_of_pytorch_and_is_taken_from_it():
-    torch = pytest.importorskip("torch")
+def test_state_dict_has_the_form_of_pytorch_and_is_taken_from_it(torch):
     model = make_model("float64")
     twin = twin_in_torch(torch, model)
     x, y = make_data("float64")

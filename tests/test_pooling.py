@@ -12,7 +12,8 @@ from chainrule import functional as F
 from chainrule import nn
 from chainrule.errors import ArgumentError, DtypeError, ShapeError
 from chainrule.testing import check_grads
-from torch_twins import same_compiled, same_function, same_layer, torch
+from rivals import torch
+from torch_twins import same_compiled, same_function, same_layer
 
 RANDOM = np.random.default_rng(0)
 
@@ -75,23 +76,27 @@ ADAPTIVE = [
 ]  # fmt: skip
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("values", [normal, tied])
 @pytest.mark.parametrize("name,options,shape", MAX, ids=str)
 def test_largest_entries(name: str, options: Any, shape: Any, values: Any) -> None:
     same_layer(getattr(nn, name)(**options), getattr(torch.nn, name)(**options), values(*shape))
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("name,options,shape", MEAN, ids=str)
 def test_means(name: str, options: Any, shape: Any) -> None:
     same_layer(getattr(nn, name)(**options), getattr(torch.nn, name)(**options), normal(*shape))
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("values", [normal, tied])
 @pytest.mark.parametrize("name,size,shape", ADAPTIVE, ids=str)
 def test_even_areas(name: str, size: Any, shape: Any, values: Any) -> None:
     same_layer(getattr(nn, name)(size), getattr(torch.nn, name)(size), values(*shape))
 
 
+@pytest.mark.pytorch
 def test_functions_take_arguments_in_pytorchs_order() -> None:
     theirs, x, y = torch.nn.functional, normal(2, 3, 8), normal(2, 3, 8, 9)
     same_function(

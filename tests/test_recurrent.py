@@ -70,8 +70,9 @@ def twins(torch: Any, kind: str, *sizes: int, **options: Any) -> tuple[Any, Any]
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch", [(3,), (), (0,)], ids=str)
 @pytest.mark.parametrize("started", [True, False])
-def test_cells_equal_pytorchs(kind: str, bias: bool, batch: tuple[int, ...], started: bool) -> None:
-    torch = pytest.importorskip("torch")
+def test_cells_equal_pytorchs(
+    torch: Any, kind: str, bias: bool, batch: tuple[int, ...], started: bool
+) -> None:
     ours, theirs = twins(torch, f"{kind}Cell", 4, 5, bias=bias)
     x, y = leaves(torch, normal(*batch, 4), normal(*batch, 5, seed=1), normal(*batch, 5, seed=2))
     used = [1, 2] if kind == "LSTM" else [1]
@@ -85,8 +86,7 @@ def test_cells_equal_pytorchs(kind: str, bias: bool, batch: tuple[int, ...], sta
     compare(torch, results, expected, [*known[0], *ours.parameters()], [*known[1], *theirs.parameters()])
 
 
-def test_the_other_activation_of_a_simple_cell_equals_pytorchs() -> None:
-    torch = pytest.importorskip("torch")
+def test_the_other_activation_of_a_simple_cell_equals_pytorchs(torch: Any) -> None:
     ours, theirs = twins(torch, "RNNCell", 4, 5, nonlinearity="relu")
     x, y = leaves(torch, normal(3, 4))
     compare(torch, ours(*x), theirs(*y), [*x, *ours.parameters()], [*y, *theirs.parameters()])
@@ -173,8 +173,7 @@ def state_of(parts: list[Any]) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("single", [False, True], ids=["batch", "single"])
-def test_nets_equal_pytorchs(kind: str, options: dict[str, Any], single: bool) -> None:
-    torch = pytest.importorskip("torch")
+def test_nets_equal_pytorchs(torch: Any, kind: str, options: dict[str, Any], single: bool) -> None:
     ours, theirs = twins(torch, kind, 4, 5, **options)
     for started in (False, True):
         ours.zero_grad()
@@ -188,8 +187,7 @@ def test_nets_equal_pytorchs(kind: str, options: dict[str, Any], single: bool) -
         )
 
 
-def test_a_simple_net_with_rectifiers_equals_pytorchs() -> None:
-    torch = pytest.importorskip("torch")
+def test_a_simple_net_with_rectifiers_equals_pytorchs(torch: Any) -> None:
     ours, theirs = twins(torch, "RNN", 4, 5, 2, nonlinearity="relu")
     x, y = leaves(torch, normal(7, 3, 4))
     compare(torch, ours(*x), theirs(*y), [*x, *ours.parameters()], [*y, *theirs.parameters()])
@@ -200,8 +198,9 @@ def test_a_simple_net_with_rectifiers_equals_pytorchs() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("started", [False, True])
-def test_lengths_are_what_packed_sequences_are(kind: str, options: dict[str, Any], started: bool) -> None:
-    torch = pytest.importorskip("torch")
+def test_lengths_are_what_packed_sequences_are(
+    torch: Any, kind: str, options: dict[str, Any], started: bool
+) -> None:
     ours, theirs = twins(torch, kind, 4, 5, **options)
     arrays = given_to(kind, options, single=False, batch=4)
     lengths = [3, 7, 1, 5]
@@ -307,8 +306,7 @@ def test_dropout_stands_between_layers_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_first_numbers_are_pytorchs(kind: str) -> None:
-    torch = pytest.importorskip("torch")
+def test_first_numbers_are_pytorchs(torch: Any, kind: str) -> None:
     cr.manual_seed(0)
     torch.manual_seed(0)
     ours, theirs = getattr(nn, kind)(16, 64, 2), getattr(torch.nn, kind)(16, 64, 2)

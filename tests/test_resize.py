@@ -12,7 +12,8 @@ from chainrule import functional as F
 from chainrule import nn
 from chainrule.errors import ArgumentError, DtypeError, ShapeError
 from chainrule.testing import check_grads
-from torch_twins import same_compiled, same_function, same_layer, torch
+from rivals import torch
+from torch_twins import same_compiled, same_function, same_layer
 
 RANDOM = np.random.default_rng(0)
 
@@ -30,6 +31,7 @@ NEAREST = [
 ]  # fmt: skip
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("shape,options", NEAREST, ids=str)
 def test_nearest(shape: Any, options: Any) -> None:
     same_function(
@@ -39,6 +41,7 @@ def test_nearest(shape: Any, options: Any) -> None:
     )
 
 
+@pytest.mark.pytorch
 def test_nearest_takes_the_same_entries_for_every_size() -> None:
     """Where a place falls on the border of two entries, rounding decides; it must decide as in PyTorch."""
     for size in range(1, 40):
@@ -62,6 +65,7 @@ LINEAR = [
 ]  # fmt: skip
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("corners", [False, True, None])
 @pytest.mark.parametrize("shape,options", LINEAR, ids=str)
 def test_between_entries(shape: Any, options: Any, corners: bool | None) -> None:
@@ -73,6 +77,7 @@ def test_between_entries(shape: Any, options: Any, corners: bool | None) -> None
     )
 
 
+@pytest.mark.pytorch
 def test_the_layer() -> None:
     for options in ({"size": 7}, {"scale_factor": 2, "mode": "bilinear", "align_corners": True}):
         same_layer(nn.Upsample(**options), torch.nn.Upsample(**options), normal(2, 3, 4, 5))
@@ -100,6 +105,7 @@ PADS = [
 ]  # fmt: skip
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("shape,widths,options", PADS, ids=str)
 def test_padding(shape: Any, widths: Any, options: Any) -> None:
     ours, theirs = (
@@ -112,6 +118,7 @@ def test_padding(shape: Any, widths: Any, options: Any) -> None:
     assert np.array_equal(compiled(x).numpy(), ours(x).numpy())
 
 
+@pytest.mark.pytorch
 def test_zero_pad_layer() -> None:
     for padding, shape in ((2, (2, 3, 4, 5)), ((1, 0, -1, 2), (2, 3, 4, 5)), ((1, 2, 3, 4), (3, 4, 5))):
         same_layer(nn.ZeroPad2d(padding), torch.nn.ZeroPad2d(padding), normal(*shape))

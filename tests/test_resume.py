@@ -1,5 +1,7 @@
 """Interrupted trainings go on to the very bits of those that were not; and those that cannot go on say why."""
 
+import copy
+import functools
 import json
 import os
 import random
@@ -359,6 +361,176 @@ def test_another_training_is_refused_with_what_differs(tmp_path, options, words)
         trained(tmp_path / "run", resume=True, **options)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["state"] == "finished" and (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+class Gain(nn.Module):
+    """A module of the user's own, with a setting, a counter that it moves, and code."""
+
+    power = 2
+
+    def __init__(self, gain=1.0, call=None):
+        self.gain, self.call, self.calls = gain, call, 0
+        self.names = {"kind": "plain", "sizes": [1, 2]}
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.gain if self.call is None else self.call(x)
+
+
+class Stronger(Gain):
+    power = 3
+
+
+def scaled(by, offset=0.0):
+    def loss(outputs, targets):
+        return by * cr.functional.cross_entropy(outputs, targets) + offset
+
+    return loss
+
+
+def halved(outputs, targets):
+    return cr.functional.cross_entropy(outputs, targets) * 0.5
+
+
+def tripled(outputs, targets):
+    return cr.functional.cross_entropy(outputs, targets) * 3.0
+
+
+def less_one(outputs, targets):
+    return cr.functional.cross_entropy(outputs, targets) - 0.5
+
+
+def weighted(outputs, targets, by=1.0):
+    return cr.functional.cross_entropy(outputs, targets) * by
+
+
+class Scaling:
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, outputs, targets):
+        return scaled(self.by)(outputs, targets)
+
+    def loss(self, outputs, targets):
+        return self(outputs, targets)
+
+
+def made_of(*layers):
+    cr.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), *layers, nn.Linear(8, 3))
+
+
+# (how it begins, how it goes on, what is told): models and losses whose tensors have the same shapes.
+CHANGES = {
+    "activation": ((nn.ReLU(),), (nn.Tanh(),), "the model's 1 is ReLU there and Tanh here"),
+    "dropout": ((nn.Dropout(0.5),), (nn.Dropout(0.25),), "the model's 1.p is 0.5 there and 0.25 here"),
+    "slope": ((nn.LeakyReLU(0.1),), (nn.LeakyReLU(0.3),), "1.negative_slope is 0.1 there and 0.3 here"),
+    "momentum": (
+        (nn.BatchNorm1d(8, momentum=0.1),), (nn.BatchNorm1d(8, momentum=0.2),), "1.momentum is 0.1 there and 0.2 here"
+    ),
+    "epsilon": ((nn.LayerNorm(8),), (nn.LayerNorm(8, eps=1e-3),), "1.eps is 1e-05 there and 0.001 here"),
+    "activation of a layer": (
+        (nn.TransformerEncoderLayer(8, 2, 8),), (nn.TransformerEncoderLayer(8, 2, 8, activation="gelu"),), "activation"
+    ),
+    "attribute": ((Gain(1.0),), (Gain(2.0),), "1.gain is 1.0 there and 2.0 here"),
+    "class": ((Gain(1.0),), (Stronger(1.0),), "1 is Gain there and Stronger here"),
+    "function": ((Gain(1.0, cr.tanh),), (Gain(1.0, cr.sigmoid),), "call"),
+    "lambda": ((Gain(1.0, lambda x: x * 2),), (Gain(1.0, lambda x: x * 3),), "constants is 2 there and 3 here"),
+    "array": ((Gain(np.ones(8, "float32")),), (Gain(np.zeros(8, "float32")),), "1.gain is float32"),
+    "tensor": ((Gain(cr.ones(8)),), (Gain(cr.zeros(8)),), "1.gain is float32"),
+    "closure": (scaled(1.0), scaled(2.0), "the loss's by is 1.0 there and 2.0 here"),
+    "second number": (scaled(1.0), scaled(1.0, 0.5), "the loss's offset is 0.0 there and 0.5 here"),
+    "constant": (halved, tripled, "the loss's constants is 0.5 there and 3.0 here"),
+    "code": (halved, less_one, "the loss's code is another"),
+    "object": (Scaling(1.0), Scaling(2.0), "the loss.by is 1.0 there and 2.0 here"),
+    "method": (Scaling(1.0).loss, Scaling(2.0).loss, "object.by is 1.0 there and 2.0 here"),
+    "partial": (
+        functools.partial(weighted, by=3.0), functools.partial(weighted, by=4.0), "3.0.* there and .*4.0.* here"
+    ),
+    "module": (
+        nn.CrossEntropyLoss(label_smoothing=0.1), nn.CrossEntropyLoss(label_smoothing=0.2), "0.1 there and .*0.2 here"
+    ),
+}  # fmt: skip
+
+
+def changed_run(folder, made, resume=False, epochs=2):
+    model, loss = (
+        (made_of(*copy.deepcopy(made)), "cross_entropy") if isinstance(made, tuple) else (made_of(), made)
+    )
+    cr.manual_seed(1)
+    options = {"epochs": epochs, "batch_size": 16, "progress": False, "compile": False}
+    return fit(model, rows(), loss=loss, folder=folder, resume=resume, **options)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_behaviour_of_the_same_shapes_is_noticed(tmp_path, name):
+    begun, goes_on, words = CHANGES[name]
+    changed_run(tmp_path / "run", begun)
+    changed_run(tmp_path / "run", begun, resume=True, epochs=3)
+    with pytest.raises(RunError, match=f"got another than that in .*{words}.*resume='changed' goes on"):
+        changed_run(tmp_path / "run", goes_on, resume=True, epochs=4)
+    with pytest.warns(RuntimeWarning, match=f"goes on as another one: .*{words}"):
+        assert len(changed_run(tmp_path / "run", goes_on, resume="changed", epochs=4).history) == 4
+    assert len(changed_run(tmp_path / "run", goes_on, resume=True, epochs=5).history) == 5
+
+
+def test_what_training_itself_changes_is_no_difference(tmp_path):
+    cr.manual_seed(0)
+    model = made_of(Gain())
+    options = {"batch_size": 16, "progress": False, "compile": False, "folder": tmp_path / "run"}
+    fit(model, rows(), epochs=2, **options)
+    assert model[1].calls > 0
+    fit(model, rows(), epochs=3, resume=True, **options)  # the same object, which has counted
+    assert len(fit(made_of(Gain()), rows(), epochs=4, resume=True, **options).history) == 4  # a new one
+
+
+def test_changed_data_go_on_only_deliberately(tmp_path):
+    x, y = rows(20)
+    batches = [(x[k : k + 4], y[k : k + 4]) for k in range(0, 20, 4)]
+    for k, (before, after) in enumerate(
+        [(rows(70), rows(71)), (batches, batches[1:]), (batches, batches[::-1])]
+    ):
+        folder = tmp_path / str(k)
+        trained(folder, data=before, epochs=1, validation=None)
+        trained(folder, data=before, epochs=2, validation=None, resume=True)
+        with pytest.raises(RunError, match="the data, or how they are cut into batches, are not the same"):
+            trained(folder, data=after, epochs=3, validation=None, resume=True)
+        with pytest.warns(RuntimeWarning, match="goes on as another one: the data"):
+            trained(folder, data=after, epochs=3, validation=None, resume="changed")
+
+
+def test_changed_does_not_let_another_state_pass(tmp_path):
+    trained(tmp_path / "run", epochs=1)
+    for options in ({"width": 9}, {"optimizer": OPTIMIZERS["sgd"]}, {"batch_size": 8}, {"seed": 3}):
+        with pytest.raises(RunError, match="got another than that") as failure:
+            trained(tmp_path / "run", resume="changed", **options)
+        assert "resume='changed'" not in str(failure.value)
+    with pytest.raises(ArgumentError, match="resume must be True, False or 'changed'; got 'yes'"):
+        trained(tmp_path / "run", resume="yes")
+
+
+_DESCRIBED = """
+import hashlib, sys
+sys.path.insert(0, sys.argv[1])
+import test_resume
+from chainrule.train.behaviour import describe_behaviour
+for name, (begun, _, _) in test_resume.CHANGES.items():
+    layers, loss = (begun, None) if isinstance(begun, tuple) else ((), begun)
+    for each in describe_behaviour(test_resume.made_of(*layers), {"loss": loss, "set": {"a", "b", "c"}}).items():
+        print(name, *each)
+    print(describe_behaviour(test_resume.made_of(), {"in": lambda x: x in {"a", "b", "c", "d"}}))
+"""
+
+
+def test_a_description_is_the_same_in_every_process():
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", _DESCRIBED, os.path.dirname(__file__)], capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(told) == 1 and " at 0x" not in next(iter(told))
 
 
 def test_other_hyper_parameters_are_told(tmp_path):

@@ -92,8 +92,7 @@ def momenta(optimizer):
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
 @each_scheduler
-def test_rates_and_momenta_equal_pytorch(make, name):
-    torch = pytest.importorskip("torch")
+def test_rates_and_momenta_equal_pytorch(torch, make, name):
     ours, theirs = optimizer_of(name), optimizer_in_torch(torch, name)
     mine = make(lr_scheduler, ours)
     other = make(torch.optim.lr_scheduler, theirs)
@@ -138,8 +137,7 @@ def test_saved_state_continues_bit_for_bit(make):
 @pytest.mark.parametrize(
     "make", [SCHEDULERS[name] for name in ("StepLR", "CosineAnnealingLR", "LinearLR", "SequentialLR")]
 )
-def test_the_state_of_pytorch_is_taken(make):
-    torch = pytest.importorskip("torch")
+def test_the_state_of_pytorch_is_taken(torch, make):
     ours, theirs = optimizer_of(), optimizer_in_torch(torch)
     mine, other = make(lr_scheduler, ours), make(torch.optim.lr_scheduler, theirs)
     theirs.step()
@@ -154,8 +152,7 @@ def test_the_state_of_pytorch_is_taken(make):
         assert mine.get_last_lr() == pytest.approx(other.get_last_lr(), rel=1e-12)
 
 
-def test_last_epoch_goes_on_where_the_rates_are():
-    torch = pytest.importorskip("torch")
+def test_last_epoch_goes_on_where_the_rates_are(torch):
     ours, theirs = optimizer_of(), optimizer_in_torch(torch)
     with pytest.raises(ArgumentError, match="needs groups with 'initial_lr'"):
         lr_scheduler.ExponentialLR(ours, 0.9, last_epoch=4)
@@ -173,8 +170,7 @@ def test_last_epoch_goes_on_where_the_rates_are():
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
-def test_reduction_on_a_plateau_equals_pytorch_and_continues(mode, threshold_mode):
-    torch = pytest.importorskip("torch")
+def test_reduction_on_a_plateau_equals_pytorch_and_continues(torch, mode, threshold_mode):
     settings = {
         "mode": mode, "threshold_mode": threshold_mode, "factor": 0.5, "patience": 2, "threshold": 0.05,
         "cooldown": 2, "min_lr": [0.004, 0.001], "eps": 1e-4,
@@ -205,8 +201,7 @@ def test_reduction_on_a_plateau_equals_pytorch_and_continues(mode, threshold_mod
     assert mine.get_last_lr() == [0.004, 0.001], "the values were meant to reach the lowest rates"
 
 
-def test_warm_restarts_go_to_any_moment():
-    torch = pytest.importorskip("torch")
+def test_warm_restarts_go_to_any_moment(torch):
     ours, theirs = optimizer_of(), optimizer_in_torch(torch)
     mine = lr_scheduler.CosineAnnealingWarmRestarts(ours, T_0=3, T_mult=2)
     other = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(theirs, T_0=3, T_mult=2)
@@ -249,8 +244,7 @@ def test_a_factor_of_zero_is_undone():
     assert scheduler.get_last_lr() == [0.1, 0.025]
 
 
-def test_schedulers_called_one_after_the_other_multiply():
-    torch = pytest.importorskip("torch")
+def test_schedulers_called_one_after_the_other_multiply(torch):
     ours, theirs = optimizer_of(), optimizer_in_torch(torch)
     mine = [SCHEDULERS[name](lr_scheduler, ours) for name in ("LinearLR", "StepLR", "ExponentialLR")]
     other = [

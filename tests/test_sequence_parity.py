@@ -88,8 +88,7 @@ def batches() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "transformer"])
-def test_trajectories_equal_pytorchs(kind: str, compiled: bool) -> None:
-    torch = pytest.importorskip("torch")
+def test_trajectories_equal_pytorchs(torch: Any, kind: str, compiled: bool) -> None:
     theirs = theirs_of(torch, kind)
     ours = Predictor(kind)
     assert list(ours.state_dict()) == list(theirs.state_dict())

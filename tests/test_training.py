@@ -64,8 +64,7 @@ def test_accumulation_of_a_summed_loss_adds_up():
     np.testing.assert_allclose(small, big, rtol=0, atol=1e-14)
 
 
-def test_class_weights_give_the_update_of_pytorch():
-    torch = pytest.importorskip("torch")
+def test_class_weights_give_the_update_of_pytorch(torch):
     utils = pytest.importorskip("sklearn.utils.class_weight")
     x, y = rows()
     balanced = utils.compute_class_weight("balanced", classes=np.arange(3), y=y)

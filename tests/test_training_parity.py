@@ -12,10 +12,9 @@ import pytest
 import chainrule as cr
 from chainrule import nn, optim
 from chainrule.optim import lr_scheduler
+from rivals import torch
 
-torch = pytest.importorskip("torch")
-
-pytestmark = pytest.mark.usefixtures("one_thread_of_pytorch")
+pytestmark = [pytest.mark.pytorch, pytest.mark.usefixtures("one_thread_of_pytorch")]
 
 INPUTS, HIDDEN, CLASSES, ROWS, BATCH, STEPS = 7, 11, 5, 31, 13, 200
 

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 import chainrule as cr
 from chainrule.errors import ArgumentError, CotangentError, DtypeError, GradientError, ShapeError
+from rivals import torch
 
 F = cr.float64
 
@@ -404,8 +405,6 @@ def test_no_grad_and_enable_grad() -> None:
 
 # ------------------------------------------------------------------------------ PyTorch as the oracle
 
-torch = pytest.importorskip("torch")
-
 
 def both(array: np.ndarray) -> tuple[cr.Tensor, Any]:
     return cr.tensor(array, dtype=F, requires_grad=True), torch.tensor(array, requires_grad=True)
@@ -417,6 +416,7 @@ def same(ours: Any, theirs: Any, tolerance: float = 1e-12) -> None:
         close(ours.detach(), theirs.detach().numpy(), tolerance)
 
 
+@pytest.mark.pytorch
 def test_gradients_accumulate_and_are_cleared() -> None:
     (x, t) = both(normal(3))
     for _ in range(3):
@@ -429,6 +429,7 @@ def test_gradients_accumulate_and_are_cleared() -> None:
     same(x.grad, t.grad)
 
 
+@pytest.mark.pytorch
 def test_backward_with_gradient() -> None:
     (x, t), seed = both(normal(3, 2)), normal(3, 2, seed=4)
     cr.sin(x).backward(gradient=cr.tensor(seed, dtype=F))
@@ -442,6 +443,7 @@ def test_backward_with_gradient() -> None:
         tensor(1.0).backward()
 
 
+@pytest.mark.pytorch
 @pytest.mark.filterwarnings("ignore:Using backward:UserWarning")  # PyTorch's, of cycles that it makes
 def test_create_graph() -> None:
     (x, t) = both(normal(3))
@@ -456,6 +458,7 @@ def test_create_graph() -> None:
     same(x.grad, t.grad)
 
 
+@pytest.mark.pytorch
 def test_inputs_only() -> None:
     (x, t), (y, u) = both(normal(3)), both(normal(3, seed=1))
     (x * y).sum().backward(inputs=[x])
@@ -471,6 +474,7 @@ def test_inputs_only() -> None:
     same(x.grad, t.grad)
 
 
+@pytest.mark.pytorch
 def test_every_held_tensor_has_its_gradient() -> None:
     (x, t) = both(normal(3))
     a, b = cr.sin(x), torch.sin(t)
@@ -484,6 +488,7 @@ def test_every_held_tensor_has_its_gradient() -> None:
     same(x.grad, t.grad)
 
 
+@pytest.mark.pytorch
 def test_backward_twice_adds_the_same_again() -> None:
     (x, t) = both(normal(3))
     y, u = cr.exp(x).sum(), torch.exp(t).sum()
@@ -493,6 +498,7 @@ def test_backward_twice_adds_the_same_again() -> None:
     same(x.grad, t.grad)
 
 
+@pytest.mark.pytorch
 def test_shared_subterms_and_several_roots() -> None:
     (x, t) = both(normal(4))
     h, g = cr.tanh(x), torch.tanh(t)
@@ -503,6 +509,7 @@ def test_shared_subterms_and_several_roots() -> None:
     same(x.grad, t.grad)
 
 
+@pytest.mark.pytorch
 def test_requires_grad_of_results() -> None:
     (x, t), constant = both(normal(3)), tensor(normal(3))
     assert (constant * 2).requires_grad is False
@@ -513,6 +520,7 @@ def test_requires_grad_of_results() -> None:
     assert x.detach().requires_grad is False
 
 
+@pytest.mark.pytorch
 def test_frozen_leaves_get_no_gradient() -> None:
     (x, t), (y, u) = both(normal(3)), both(normal(3, seed=1))
     x.requires_grad_(False)
@@ -629,6 +637,7 @@ PAIRS: dict[str, tuple[Any, Any, tuple[np.ndarray, ...]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("name", PAIRS)
 def test_values_gradients_and_second_order_equal_pytorch(name: str) -> None:
     """float64: values and gradients to 1e-12, and a gradient of the gradient to 1e-11."""

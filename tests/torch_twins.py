@@ -6,11 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 
 import chainrule as cr
-
-torch = pytest.importorskip("torch")
+from rivals import torch
 
 TOLERANCE = 1e-9
 

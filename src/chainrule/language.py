@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import string
 import tomllib
 from importlib import resources
@@ -30,6 +31,27 @@ def preferred_language() -> str:
         if value:
             return "ko" if value.lower().startswith("ko") else "en"
     return "en"
+
+
+# Control characters (but for the blank ones), and those that turn the direction of writing or begin a line.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_BLANKS = re.compile("[\t\n]")
+
+
+def visible(text: str, lines: bool = False) -> str:
+    """The text with control characters written out, so that a terminal shows them and does not obey them.
+
+    lines: whether tabs and ends of lines are meant.
+
+    >>> visible("red\x1b[31m"), visible("two\\nlines", lines=True) == "two\\nlines"
+    ('red\\\\u001b[31m', True)
+    """
+    text = _CONTROLS.sub(_written_out, text)
+    return text if lines else _BLANKS.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return f"\\u{ord(found.group()):04x}"
 
 
 @functools.cache
@@ -76,8 +98,9 @@ class _Formatter(string.Formatter):
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if "/" in format_spec and "가" <= format_spec[0] <= "힣":
-            return f"{value}{particle(str(value), format_spec)}"
-        return str(super().format_field(value, format_spec))
+            return f"{visible(str(value))}{particle(str(value), format_spec)}"
+        text = str(super().format_field(value, format_spec))
+        return visible(text) if isinstance(value, str) else text
 
 
 _FORMATTER = _Formatter()

@@ -2,7 +2,8 @@
 
 A verb is a module of this folder with `add_arguments(parser)` and `run(arguments) -> int`; its help is the
 sentence `cli.<verb>` of the catalogue, that of its options `option.<name>`; `TAKES_FORMULAS` says that an argument
-may start with a minus sign.
+may start with a minus sign. What a verb of `_WORKING` does is finished and saved also where nobody reads what it
+prints; the others stop then.
 Exit codes: 0 done, 1 a finding, 2 wrong usage or bad input.
 Knows nothing of what the verbs do.
 """
@@ -12,17 +13,18 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..errors import ArgumentError, ChainruleError
-from ..language import LANGUAGES, preferred_language, sentence
+from ..errors import ChainruleError
+from ..language import LANGUAGES, preferred_language, sentence, visible
+from .terminal import drop_output, full, outlets
 from .usage import Parser
 
 VERBS = ("explain", "train", "predict", "demo", "bench", "env")
+_WORKING = ("train", "demo", "predict")
 
 _OPTION = re.compile(r"--[a-z][a-z-]*(=.*)?", re.DOTALL)
 
@@ -34,11 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _speak_unicode()
     try:
-        with _quiet_pipe():
+        with _quiet_pipe(), outlets(goes_on=_works(arguments)):
             return _dispatch(arguments)
     except ChainruleError as failure:
         language = _language(arguments)
-        print(f"chainrule: {sentence('cli.error', language)}: {plain(failure, language)}", file=sys.stderr)
+        told = visible(plain(failure, language), lines=True)
+        print(f"chainrule: {sentence('cli.error', language)}: {told}", file=sys.stderr)
         return WRONG_USAGE
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -61,6 +64,11 @@ def readable(argument: str) -> str:
         return argument.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8")
     except UnicodeError:
         return argument
+
+
+def _works(arguments: Sequence[str]) -> bool:
+    """Whether the command leaves something behind besides what it prints."""
+    return any(one in _WORKING for one in arguments)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -154,19 +162,11 @@ def _quiet_pipe() -> Iterator[None]:
     """Stop without a word when the reader of a pipe (`| head`) has gone; say it where a disk is full."""
     try:
         yield
-        sys.stdout.flush()
     except BrokenPipeError:
-        _drop_output()
+        drop_output(sys.stdout)
         raise SystemExit(DONE) from None
     except OSError as failure:
         if failure.filename is not None:  # not of the output
             raise
-        _drop_output()
-        raise ArgumentError(
-            f"the output must go somewhere; got {failure.strerror}. Check the free space"
-        ) from failure
-
-
-def _drop_output() -> None:
-    """Python flushes once more at exit; let that go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output(sys.stdout)
+        raise full(failure) from failure

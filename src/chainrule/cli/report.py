@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..data.tabular import Column, Fact
-from ..language import sentence
+from ..language import sentence, visible
 from ..train.files import readable
 from ..train.rivals import Difference, accuracy_interval
 from ..train.tabular import Outcome, Plan, Record
@@ -55,7 +55,7 @@ def padded(text: str, cells: int) -> str:
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
     """Rows of texts as lines with columns of equal width."""
-    table = [list(row) for row in rows]
+    table = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(width, column)) for column in zip(*table)]
     return ["  ".join(map(padded, row, widths)).rstrip() for row in table]
 
@@ -82,7 +82,7 @@ class Report:
             return
         key = label if "." in label else f"train.{label}"
         head = self.say(key) if label else ""
-        print((padded(head, self._indent) + text).rstrip(), flush=True)
+        print((padded(head, self._indent) + visible(text)).rstrip(), flush=True)
 
     def lines(self, texts: Iterable[str]) -> None:
         """Lines below a label."""
@@ -208,6 +208,7 @@ def _report_test(outcome: Outcome, report: Report) -> None:
     report.line("test", report.say("train.test_rows", rows=len(outcome.plan.test)))
     report.lines(aligned(rows))
     report.line("", _rivals(outcome.plan, outcome.baseline_class, report))
+    _report_repeated(outcome.plan, report)
 
 
 def _report_validation(validation: CrossValidation, plan: Plan, report: Report) -> None:
@@ -227,6 +228,12 @@ def _report_validation(validation: CrossValidation, plan: Plan, report: Report) 
     report.lines(aligned(rows))
     report.line("", report.say("train.intervals"))
     report.line("", _rivals(plan, None, report))
+    _report_repeated(plan, report)
+
+
+def _report_repeated(plan: Plan, report: Report) -> None:
+    if plan.repeated is not None:
+        report.line("careful", report.told(plan.repeated))
 
 
 def _report_verdict(

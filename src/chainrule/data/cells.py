@@ -6,6 +6,7 @@ A file holds text, and so does every table in this room until its cells are turn
 - **Numbers** are ASCII: `12`, `-0.5`, `.5`, `6e-3`. `1_000` and digits of other scripts (`１２`, `١٢`) are text,
   although Python's `float` accepts them. A column of numbers may have thousands commas (`12,000`), or decimal
   commas (`1,5`; `1.234,5`) when some value cannot be read otherwise; every value of the column is then read so.
+- **Units**: a column in which every number has one and the same (`$5`, `5%`, `5 kg`) is one of numbers; see `units`.
 - **Infinity** is refused with its row, and so is a number too large for a float (`1e999`).
 - **Booleans** are pairs of words: true/false, yes/no, y/n, t/f, on/off, 예/아니요.
 - **Dates** are ISO 8601 or one of a few usual forms; day/month/year is told from month/day/year only when some
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from . import extras
 from .facts import fault, quoted
+from .units import common_unit, without_unit
 
 if TYPE_CHECKING:
     import pandas
@@ -62,6 +64,9 @@ _STYLES: dict[str, tuple[re.Pattern[str], Callable[[str], float]]] = {
     "boolean": (re.compile("|".join(_TRUTH), re.IGNORECASE), lambda cell: _TRUTH[cell.lower()]),
 }
 NUMBER_STYLES = tuple(_STYLES)
+
+# The style of numbers with a unit: "plain in $|", "thousands in |kg".
+_IN = " in "
 
 _ISO = re.compile(
     r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?\s?(Z|[+-]\d{2}:?\d{2})?)?)?", re.ASCII
@@ -104,16 +109,41 @@ def _cell(value: Any) -> Cell:
 def number_style(values: Sequence[str]) -> str | None:
     """How the different values of a column are written as numbers; None if some of them are not numbers.
 
-    The answer is "plain", "thousands" or "decimal comma".
+    The answer is "plain", "thousands" or "decimal comma", and behind it the unit that all of them have: "plain in |kg".
 
     >>> number_style(["1,234", "5"]), number_style(["1,5", "2"]), number_style(["1_000"])
     ('thousands', 'decimal comma', None)
     """
     values = [value for value in values if value not in _MISSING_NUMBER]
+    if (style := _bare_style(values)) is not None:
+        return style
+    united = common_unit(values) if values else None
+    if united is None or (style := _bare_style(united[0])) is None:
+        return None
+    return f"{style}{_IN}{united[1]}|{united[2]}"
+
+
+def _bare_style(values: Sequence[str]) -> str | None:
     return next(
         (style for style in NUMBER_STYLES[:3] if values and all(map(_STYLES[style][0].fullmatch, values))),
         None,
     )
+
+
+def unit_of(style: str) -> tuple[str, str, str]:
+    """A style of numbers without its unit, and what stands before and behind the numbers.
+
+    >>> unit_of("plain in $|"), unit_of("thousands")
+    (('plain', '$', ''), ('thousands', '', ''))
+    """
+    bare, _, unit = style.partition(_IN)
+    before, _, behind = unit.partition("|")
+    return bare, before, behind
+
+
+def is_number_style(style: Any) -> bool:
+    """Whether `number_style` may have answered so, or it is "boolean"."""
+    return isinstance(style, str) and unit_of(style)[0] in NUMBER_STYLES
 
 
 def is_number(value: str) -> bool:
@@ -178,8 +208,11 @@ def parse_numbers(
 
     Raises DataError with the column, the row and the value for text that is no number and for infinity.
     """
-    form, convert = _STYLES[style]
+    bare, before, behind = unit_of(style)
+    form, convert = _STYLES[bare]
     texts = ["" if cell is None or cell in _MISSING_NUMBER else cell for cell in cells]
+    if before or behind:
+        texts = [without_unit(cell, before, behind) if cell else cell for cell in texts]
     for position, cell in enumerate(texts):
         if cell and form.fullmatch(cell) is None:
             key = "not_yes_or_no" if style == "boolean" else "not_a_number"

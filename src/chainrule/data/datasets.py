@@ -69,6 +69,17 @@ class Dataset(abc.ABC):
         return self.take(np.arange(len(self)))
 
     @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """How long the sequence of each row is, where rows are sequences; `DataLoader(bucket_by_length=…)` asks."""
+        return None
+
+    def padded_to(self, lengths: Sequence[int]) -> Dataset:
+        """The same rows, in batches that are filled up to one of these lengths; only where rows are sequences."""
+        raise ArgumentError(
+            f"buckets are for sequences of different lengths; got {type(self).__name__}. Use data.SequenceDataset"
+        )
+
+    @property
     def size_in_memory(self) -> int | None:
         """Bytes of `arrays()` where that is the same data in every epoch and cheap to make; else None."""
         return None
@@ -147,6 +158,16 @@ class Subset(Dataset):
     def take(self, rows: Rows, epoch: int = 1) -> tuple[Any, Any]:
         """(inputs, targets) of the rows at these positions."""
         return self.dataset.take(self.rows[rows], epoch)
+
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """How long the sequence of each row is, or None."""
+        whole = self.dataset.lengths
+        return None if whole is None else whole[self.rows]
+
+    def padded_to(self, lengths: Sequence[int]) -> Dataset:
+        """The same rows, in batches that are filled up to one of these lengths."""
+        return Subset(self.dataset.padded_to(lengths), self.rows)
 
     @property
     def size_in_memory(self) -> int | None:

@@ -6,8 +6,9 @@ Knows nothing of files and of how columns become network inputs; see `reading` a
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -170,7 +171,10 @@ def _number_kind(name: str, levels: Sequence[str], style: str, rows: int) -> tup
     )
     if named and len(levels) == rows > 2 and all(level.isdigit() for level in levels):
         return "identifier", None, fact("identifier_name")
-    key = {"plain": "number", "thousands": "number_thousands", "decimal comma": "number_decimal_comma"}[style]
+    bare, before, behind = read.unit_of(style)
+    if before or behind:
+        return "number", style, fact("number_unit", unit=quoted(before or behind), value=quoted(levels[0]))
+    key = {"plain": "number", "thousands": "number_thousands", "decimal comma": "number_decimal_comma"}[bare]
     return "number", style, fact(key)
 
 
@@ -190,15 +194,31 @@ def _text_kind(
             value=quoted(other),
             row=row,
         )
-    if levels == present and levels > 1:
-        return "identifier", None, fact("identifier")
-    if levels > _TEXT_LEVELS and levels > present / 2:
-        return "text", None, fact("text", levels=levels, count=present)
+    if levels > 1 and (levels == present or (levels > _TEXT_LEVELS and levels > present / 2)):
+        kind = "identifier" if levels == present else "text"
+        if (mixed := _mixed_numbers(counts)) is not None:
+            return kind, None, fact("text_numbers", value=quoted(mixed))
+        return (
+            kind,
+            None,
+            fact(kind, **({} if kind == "identifier" else {"levels": levels, "count": present})),
+        )
     if codes:
         return "category", None, fact("category_codes", levels=levels)
     if numbers and other is not None:
         return "category", None, fact("category_mixed", levels=levels, value=quoted(other))
     return "category", None, fact("category", levels=levels)
+
+
+# A number with something around it that is no unit known here; a code such as `A-12` has letters before it.
+_NUMBER_INSIDE = re.compile(r"[^\w]{0,3}\d[\d.,'\s]*[^\d]{0,12}")
+
+
+def _mixed_numbers(values: Iterable[str]) -> str | None:
+    """A value of a column of which nearly all are numbers with something around them; None where they are not."""
+    values = list(values)
+    inside = [one for one in values if _NUMBER_INSIDE.fullmatch(one) and not one.isdigit()]
+    return inside[0] if len(inside) >= _NUMBER_SHARE * len(values) else None
 
 
 def infer_target(column: Column, cells: Sequence[Cell], rows: Sequence[object], task: str = "auto") -> Target:

@@ -7,6 +7,7 @@ Knows schemas and cells; knows nothing of preparation and networks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,26 @@ def find_leaks(frame: pandas.DataFrame, schema: Schema) -> list[Fact]:
         if key is not None:
             found.append(fact(key, column=quoted(column.name), target=quoted(target.name), name=column.name))
     return found
+
+
+def find_repeated(
+    frame: pandas.DataFrame, schema: Schema, training: NDArray[np.int64], test: NDArray[np.int64]
+) -> Fact | None:
+    """What to say of test rows that are among the training rows too, target and all used columns; None for nothing.
+
+    Without test rows each row is tested in turn, as in cross-validation: then of rows that occur more than once.
+    """
+    assert schema.target is not None
+    columns = columns_of(frame)
+    names = [*(column.name for column in schema.features), schema.target.name]
+    cells = [read.cells_of(columns[name]) for name in names]
+    known = Counter(tuple(column[row] for column in cells) for row in training.tolist())
+    tested, own = (test, 0) if len(test) else (training, 1)
+    again = [row for row in tested.tolist() if known[tuple(column[row] for column in cells)] > own]
+    if not again:
+        return None
+    row = read.row_name(list(frame.index), again[0])
+    return fact("repeated_rows", count=len(again), rows=len(tested), row=row)
 
 
 Values = tuple[list[Cell], NDArray[np.float64] | None]

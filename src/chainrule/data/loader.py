@@ -5,7 +5,7 @@ Knows sources of batches; knows nothing of models, losses and training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..errors import ArgumentError
 from ..graph import constant
 from ..tensor import Tensor, wrap
 from .arrays import Array, as_arrays, count_rows, map_leaves, named_leaves
+from .bucketing import BucketSource, padded_lengths
 from .datasets import AugmentedSource, Dataset, DatasetSource, is_items, read_items
 from .sources import ArraySource, Batch, Source
 from .weights import as_sample_weight
@@ -32,6 +33,11 @@ class DataLoader:
     sample_weight: (rows,): how much each row's loss counts; batches of (x, y) become (x, y, weights).
     augment: a random change of the inputs, or a list of them (`RandomHorizontalFlip` …); a function of (seed, n, row).
         Left out where the loader is for evaluation.
+    bucket_by_length: for a `data.SequenceDataset`: how many lengths its batches are filled up to, or those lengths. A
+        batch then has sequences of like length, and a compiled step meets no more shapes than buckets, and one for the
+        smaller last batch. What a bucket has left over goes to the next longer one. Rows and batches come in an order
+        that is a function of (seed, n).
+    pad_to_multiple_of: lengths of batches are multiples of it, in place of the data set's own `multiple_of`.
     num_workers: for a `data.Dataset`, how many threads make the next batches while this one is used. The batches are
         the same for any number.
     Raises DataError for data that are no finite numbers, ArgumentError for the rest.
@@ -51,6 +57,8 @@ class DataLoader:
         seed: int = 0,
         sample_weight: Any = None,
         augment: Any = None,
+        bucket_by_length: int | Sequence[int] | None = None,
+        pad_to_multiple_of: int | None = None,
         num_workers: int = 0,
         **unknown: Any,
     ) -> None:
@@ -61,9 +69,17 @@ class DataLoader:
             raise ArgumentError("DataLoader takes arrays; got a DataLoader. Loop over that one")
         self._pair = True
         self._base: ArraySource | DatasetSource
+        if pad_to_multiple_of is not None:
+            _check_whole("pad_to_multiple_of", pad_to_multiple_of, 1)
         if isinstance(data, Dataset):
             weights = None if sample_weight is None else as_sample_weight(sample_weight, len(data))
-            self._base = DatasetSource(data, batch_size, shuffle, seed, drop_last, weights, num_workers)
+            cut = (batch_size, shuffle, seed, drop_last, weights, num_workers)
+            self._base = _of_dataset(data, bucket_by_length, pad_to_multiple_of, *cut)
+        elif bucket_by_length is not None or pad_to_multiple_of is not None:
+            raise ArgumentError(
+                f"sequences are filled up batch by batch out of a data set; got {type(data).__name__}. Write "
+                "DataLoader(data.SequenceDataset(sequences, targets), …)"
+            )
         else:
             self._base = self._of_arrays(
                 data, sample_weight, num_workers, batch_size, shuffle, seed, drop_last
@@ -140,6 +156,20 @@ class DataLoader:
         return f"DataLoader({source.rows} rows in {source.batches} batches of {source.batch_size})"
 
 
+def _of_dataset(
+    dataset: Dataset, buckets: int | Sequence[int] | None, multiple_of: int | None, *cut: Any
+) -> DatasetSource:
+    """Batches of a data set, of sequences of like length if so many buckets are wanted."""
+    if buckets is None and multiple_of is None:
+        return DatasetSource(dataset, *cut)
+    lengths = dataset.lengths
+    if lengths is None or not len(lengths):
+        return DatasetSource(dataset.padded_to(()), *cut)  # which says what is wrong
+    bounds = padded_lengths(lengths, buckets, multiple_of)
+    padded = dataset.padded_to(bounds)
+    return DatasetSource(padded, *cut) if buckets is None else BucketSource(padded, bounds, *cut)
+
+
 def _tensor(array: Array, _: str) -> Tensor:
     return wrap(constant(array))
 
@@ -150,6 +180,7 @@ _ADVICE = {
     "generator": "Write seed=: the order of an epoch is a pure function of it",
     "sampler": "Give the rows in that order, or an iterable of batches to fit",
     "batch_sampler": "Give fit an iterable of batches",
+    "group_by_length": "Write bucket_by_length=4, with a data.SequenceDataset",
     "collate_fn": "Give fit an iterable of batches",
     "weights": "Write sample_weight=",
     **dict.fromkeys(("transform", "transforms", "augmentation"), "Write augment="),
@@ -164,6 +195,8 @@ def _check_whole(name: str, value: Any, least: int) -> None:
 def _refuse_unknown(unknown: dict[str, Any]) -> None:
     for name in unknown:
         advice = _ADVICE.get(
-            name, "It takes batch_size, shuffle, drop_last, seed, sample_weight, augment and num_workers"
+            name,
+            "It takes batch_size, shuffle, drop_last, seed, sample_weight, augment, bucket_by_length, "
+            "pad_to_multiple_of and num_workers",
         )
         raise ArgumentError(f"DataLoader has no argument {name!r}. {advice}")

@@ -5,6 +5,7 @@ Knows arrays; knows nothing of what the sequences are and of training.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -140,7 +141,28 @@ class SequenceDataset(Dataset):
             self._steps = [_row(one, place) for place, one in enumerate(targets)]
         else:
             self.targets = as_array(targets, "targets")
-        self._longest = max(len(one) for one in self.sequences)
+        self._lengths = np.array([len(one) for one in self.sequences], np.int64)
+        self._bounds: NDArray[np.int64] | None = None
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How long each sequence is, int64 (N,)."""
+        return self._lengths
+
+    def padded_to(self, lengths: Sequence[int]) -> SequenceDataset:
+        """The same sequences, in batches that are filled up to the least of these lengths that holds them.
+
+        A batch with a longer sequence is filled up as before. The sequences themselves are shared.
+        """
+        found = copy.copy(self)
+        found._bounds = np.array(sorted(lengths), np.int64)
+        return found
+
+    def _filled_up(self, longest: int) -> int:
+        """The length of a batch whose longest sequence is so long."""
+        if self._bounds is not None and longest <= self._bounds[-1]:
+            return int(self._bounds[np.searchsorted(self._bounds, longest)])
+        return min(-(-longest // self.multiple_of) * self.multiple_of, int(self._lengths.max()))
 
     def _one_for_each_step(self, targets: Any) -> bool:
         lengths = [np.shape(one)[:1] for one in targets]
@@ -164,8 +186,7 @@ class SequenceDataset(Dataset):
     def take(self, rows: Rows, epoch: int = 1) -> tuple[Padded, Array]:
         """((values, lengths), targets) of the rows at these positions."""
         chosen = [self.sequences[int(row)] for row in rows]
-        longest = max(len(one) for one in chosen)
-        length = min(-(-longest // self.multiple_of) * self.multiple_of, self._longest)
+        length = self._filled_up(max(len(one) for one in chosen))
         values = pad_sequences(chosen, length, value=self.value)
         if self._steps is None:
             return values, self.targets[rows]
@@ -174,7 +195,8 @@ class SequenceDataset(Dataset):
 
     def fingerprint(self) -> str:
         """SHA-256 of all sequences and targets, and of how they are filled up."""
-        found = hashlib.sha256(f"{self.value} {self.multiple_of} {self.ignore_index}\0".encode())
+        bounds = "" if self._bounds is None else f" {self._bounds.tolist()}"
+        found = hashlib.sha256(f"{self.value} {self.multiple_of} {self.ignore_index}{bounds}\0".encode())
         targets = [self.targets] if self._steps is None else self._steps
         for one in (*self.sequences, *targets):
             found.update(f"{one.dtype.str} {one.shape}\0".encode())

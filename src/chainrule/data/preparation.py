@@ -19,6 +19,7 @@ from ..errors import DataError
 from . import cells as read
 from .facts import Fact, fact, fault, listed, quoted
 from .inference import infer_schema
+from .ranges import far_rows
 from .schema import Schema, Target, columns_of, labels_of, require_column
 from .steps import Step, apply_step, finite, fit_scaling, fit_steps, step_from_json, step_to_json
 
@@ -126,7 +127,7 @@ class Preparation:
         rows = list(frame.index)
         blocks = [apply_step(step, read.cells_of(columns[step.column]), rows, notes) for step in self.steps]
         if facts is not None:
-            facts.extend(notes)
+            facts.extend([*notes, *far_rows(self.schema, self.steps, blocks, rows)])
         with np.errstate(over="ignore"):
             result: NDArray[np.float32] = np.concatenate(blocks, axis=1).astype(np.float32)
         if not np.isfinite(result).all():

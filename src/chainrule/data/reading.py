@@ -2,8 +2,8 @@
 
 What the text of a cell means is not decided here; see `cells` and `schema`. A few decisions on files:
 
-- The encoding is the byte order mark's; else UTF-8 if that fits; else cp949 if the rest then is Korean; else the
-  best guess of charset-normalizer; else cp1252 or latin-1.
+- The encoding is the byte order mark's; else UTF-16 or UTF-32 if zeros beside digits show it; else UTF-8 if that fits;
+  else cp949 if the rest then is Korean; else the best guess of charset-normalizer; else cp1252 or latin-1.
 - The delimiter is the one of `, ; tab |` with which the rows agree best with the header; commas win a tie.
 - The first line holds the column names. Two columns of one name are refused. A column without a name gets one.
 - Every row has as many fields as the header. Blank lines are skipped; a row of empty fields is a row.
@@ -13,6 +13,7 @@ What the text of a cell means is not decided here; see `cells` and `schema`. A f
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import difflib
 import io
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, MissingExtraError
 from . import extras
 from .cells import MISSING, Cell, is_number
 from .facts import DELIMITERS, Fact, Fault, fact, fault, quoted
@@ -91,8 +92,9 @@ def read_table(
     data = _read_bytes(name)
     text, encoding, encoding_fact = _decode(name, data, encoding)
     _refuse_nul(name, text)
-    text, delimiter, delimiter_fact = _find_delimiter(text, delimiter)
-    header, cells, blank = _cells(name, text, delimiter)
+    with _cells_of_any_length(text):
+        text, delimiter, delimiter_fact = _find_delimiter(text, delimiter)
+        header, cells, blank = _cells(name, text, delimiter)
     header, header_facts = _name_columns(name, header)
     if not len(cells):
         raise fault("only_names", file=quoted(name, 200))
@@ -101,6 +103,17 @@ def read_table(
     # As objects, pandas guesses no types and keeps None, alike in its versions 2 and 3.
     frame = pandas.DataFrame(cells, columns=header, dtype=object)
     return Table(frame, Reading(name, encoding, delimiter, len(cells), len(header), facts))
+
+
+@contextlib.contextmanager
+def _cells_of_any_length(text: str) -> Iterator[None]:
+    """Python's reader takes cells up to a length that is set for the whole process: 131,072 letters."""
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, len(text) + 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _read_bytes(name: str) -> bytes:
@@ -156,10 +169,35 @@ def _decode(name: str, data: bytes, asked: str | None) -> tuple[str, str, Fact]:
                 return data.decode(encoding), encoding, fact("encoding_mark", encoding=encoding)
             except UnicodeError as error:
                 raise _undecodable(name, encoding, error) from error
+    if (wide := _wide_encoding(data)) is not None:
+        return data.decode(wide), wide, fact("encoding_zeros", encoding=wide)
     try:
         return data.decode("utf-8"), "utf-8", fact("encoding_utf8")
     except UnicodeDecodeError:
         return _guess_encoding(data)
+
+
+def _wide_encoding(data: bytes) -> str | None:
+    """The encoding of two or four bytes for each letter without a mark: ASCII letters then have zeros beside them."""
+    if 8 * data.count(0) < len(data):  # a few zeros are damage
+        return None
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeError:
+            continue
+        # Read in the wrong order, a line's end is the letter ਀ and a digit one of a Chinese script.
+        if "\0" not in text and "\n" in text and _is_plausible(text):
+            return encoding
+    return None
+
+
+def _is_plausible(text: str) -> bool:
+    """Whether lines, delimiters and digits are there as in a table; ends of lines in the other order are not."""
+    text = text[:10_000]
+    usual = sum(letter in "\n,;\t|.0123456789 " for letter in text)
+    swapped = sum(letter in "\u0a00\u2c00\u3b00\u0900\u7c00\u2e00\u3000\u3100\u3200\u2000" for letter in text)
+    return usual > swapped and 10 * usual >= len(text)
 
 
 def _undecodable(name: str, encoding: str, error: UnicodeError) -> DataError:
@@ -176,7 +214,10 @@ def _guess_encoding(data: bytes) -> tuple[str, str, Fact]:
         return data.decode("cp949"), "cp949", fact("encoding_cp949", share=share)
     # Only lines with other than ASCII bytes say anything, and the guess is slow on long texts.
     telling = b"\n".join(line for line in data.splitlines() if not line.isascii())[:50_000]
-    best = extras.load("charset_normalizer").from_bytes(telling).best()
+    try:
+        best = extras.load("charset_normalizer").from_bytes(telling).best()
+    except MissingExtraError:  # without the guess there is still the usual code page
+        best = None
     if best is not None and _is_other_alphabet(str(best)):
         try:
             return data.decode(best.encoding), best.encoding, fact("encoding_guessed", encoding=best.encoding)

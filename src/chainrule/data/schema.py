@@ -138,7 +138,7 @@ def _target_from_json(record: Mapping[str, Any]) -> Target:
     )
     if target.task not in ("classification", "regression"):
         raise ValueError(f"the task {target.task!r}")
-    if target.style not in (None, *read.NUMBER_STYLES):
+    if target.style is not None and not read.is_number_style(target.style):
         raise ValueError(f"the style {target.style!r}")
     if len(set(target.classes)) != len(target.classes) or (target.task == "classification") != bool(
         target.classes

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..elsewhere import unfit_call
-from ..errors import ArgumentError, DataError
+from ..errors import ArgumentError, ChainruleError, DataError
 from ..ops import random_bits
 from ..tensor.random import Generator
 from .arrays import Array, as_arrays, count_rows, map_leaves, named_leaves
@@ -146,12 +146,17 @@ class ArraySource:
     def fingerprint(self) -> str:
         """SHA-256 of names, dtypes, shapes and bytes of all arrays, and of how they are cut into batches."""
         found = hashlib.sha256(f"{self.batch_size} {self.shuffle} {self.seed} {self.drop_last}\0".encode())
-        for name, array in self._leaves:
-            found.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-            data = array.reshape(-1).view(np.uint8)
-            for start in range(0, len(data), _CHUNK):
-                found.update(data[start : start + _CHUNK])
+        add_arrays(found, self._leaves)
         return found.hexdigest()
+
+
+def add_arrays(digest: Any, leaves: Iterable[tuple[str, Array]]) -> None:
+    """Add names, dtypes, shapes and bytes of arrays to a digest of `hashlib`."""
+    for name, array in leaves:
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        for start in range(0, len(data), _CHUNK):
+            digest.update(data[start : start + _CHUNK])
 
 
 class IterableSource:
@@ -203,8 +208,18 @@ class IterableSource:
             yield batch
 
     def fingerprint(self) -> str:
-        """The empty string: what an iterable will give is not known before."""
-        return ""
+        """SHA-256 of a list of batches; the empty string for others: what they will give is not known before."""
+        if not isinstance(self._made, list | tuple):
+            return ""
+        found = hashlib.sha256()
+        try:
+            for item in self._made:
+                batch = as_batch(item)
+                add_arrays(found, [*named_leaves(batch.inputs, "X"), *named_leaves(batch.targets, "y")])
+                add_arrays(found, [] if batch.weights is None else [("the weights", batch.weights)])
+        except ChainruleError:  # it is told when training comes to that batch
+            return ""
+        return found.hexdigest()
 
 
 def at_batch(error: DataError, place: int, epoch: int) -> DataError:

@@ -95,7 +95,7 @@ def fit_steps(features: Sequence[Column], frame: pandas.DataFrame) -> tuple[Step
 
 def _numbers(name: str, style: str, cells: Sequence[Cell], rows: Sequence[object]) -> NDArray[np.float64]:
     """The numbers of a column, shape (rows, 1), or (rows, 4) for a date."""
-    if style in read.NUMBER_STYLES:
+    if read.is_number_style(style):
         return read.parse_numbers(cells, style, name, rows)[:, None]
     return read.parse_dates(cells, style, name, rows)
 
@@ -246,7 +246,7 @@ def step_from_json(record: Mapping[str, Any]) -> Step:
         Scaling(str(one["feature"]), finite(one["median"]), finite(one["mean"]), finite(one["scale"]))
         for one in record["scalings"]
     )
-    if record["style"] in read.NUMBER_STYLES:
+    if read.is_number_style(record["style"]):
         fits = len(scalings) == 1
     else:
         fits = record["style"] in read.DATE_FORMATS and len(scalings) in (3, 4)

@@ -48,21 +48,22 @@ def leaky_relu(x: Any, negative_slope: float = 0.01) -> Tensor:
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x between `min_val` and `max_val`, cut off beyond; the slope at and beyond both bounds is 0.
 
-    x: any shape, floats. Raises ArgumentError unless min_val < max_val.
+    x: any shape, floats. Raises ArgumentError unless min_val <= max_val.
 
     >>> import chainrule as cr
     >>> hardtanh(cr.tensor([-2.0, 0.5, 3.0]))
     tensor([-1. ,  0.5,  1. ])
     """
-    check_bounds("hardtanh", min_val, max_val)
+    check_bounds("hardtanh", min_val, max_val, strict=False)
     return _cut(floats(x), min_val, max_val)
 
 
-def check_bounds(name: str, low: float, high: float) -> None:
-    """Two numbers in order."""
+def check_bounds(name: str, low: float, high: float, strict: bool = True) -> None:
+    """Two numbers in order. strict: whether they must differ, as PyTorch's layer wants it and its function does not."""
     low, high = check_number(name, "min_val", low), check_number(name, "max_val", high)
-    if not low < high:
-        raise ArgumentError(f"{name} needs min_val below max_val; got {low:g} and {high:g}. Exchange them")
+    if not (low < high or (low == high and not strict)):
+        rule = "below" if strict else "not above"
+        raise ArgumentError(f"{name} needs min_val {rule} max_val; got {low:g} and {high:g}. Exchange them")
 
 
 def _cut(x: Tensor, low: float, high: float) -> Tensor:

@@ -57,7 +57,7 @@ class Compiled(Generic[P, R]):
     `recompiles` says in words why the function had to be traced again: one entry for each time, the last 1000.
     """
 
-    def __init__(self, function: Callable[P, R], backend: str = "native") -> None:
+    def __init__(self, function: Callable[P, R], backend: str = "native", patient: bool = True) -> None:
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.backend = backend
@@ -68,6 +68,9 @@ class Compiled(Generic[P, R]):
         self._dynamic: set[Any] = set()
         self._static: set[Any] = set()
         self._counts: dict[str, int] = {}
+        # That it is compiled again and again, in words; told as a warning, unless its owner looks here.
+        self.storm: str | None = None
+        self._patient = patient
         self._lock = lock(threading.RLock(), FINDING)
 
     def __call__(self, *args: P.args, **keywords: P.kwargs) -> R:
@@ -275,10 +278,11 @@ class Compiled(Generic[P, R]):
             name = one.partition(": ")[0]
             self._counts[name] = self._counts.get(name, 0) + 1
             if self._counts[name] == _STORM + 1:
-                warn(
-                    f"{self._name} was compiled {_STORM} times more because of {name} (at last {one}). {_cure(one)}",
-                    RecompileWarning,
+                self.storm = (
+                    f"{self._name} was compiled {_STORM} times more because of {name} (at last {one}). {_cure(one)}"
                 )
+                if self._patient:
+                    warn(self.storm, RecompileWarning)
 
 
 def _cure(reason: str) -> str:

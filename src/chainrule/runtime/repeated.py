@@ -18,7 +18,7 @@ from ..compiler.repeat import LIBRARIES, NAME, repeat_text
 from ..errors import ChainruleError
 from ..graph import Node
 from ..operations import Array
-from ..trace import Given, Held, Nested, Once, Result, Template
+from ..trace import Constant, Given, Held, Nested, Once, Result, Template
 from .memory import address, aligned, make_alone
 from .program import Program
 from .served import Served
@@ -152,7 +152,7 @@ def repeated(program: Served) -> Repeated | None:
         and all(part == "array" for _, part in (*graph.reads, *graph.writes))
         and all(node in computed or node in in_place for node in graph.writes.values())
         and all(node in computed for node in graph.outputs)
-        and all(isinstance(one, Result | Nested | Once) for one in program.traced.result.parts())
+        and all(isinstance(one, Result | Nested | Once | Constant) for one in program.traced.result.parts())
     )
     return Repeated(program) if fits else None
 
@@ -163,6 +163,8 @@ def _stacked(template: Template, lists: list[Array]) -> Any:
         return _stacked(template.inner, lists)
     if isinstance(template, Nested):
         return template.make([_stacked(one, lists) for one in template.items])
+    if isinstance(template, Constant):
+        return template.value
     assert isinstance(template, Result)
     return lists[template.index]
 

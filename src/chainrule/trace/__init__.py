@@ -9,10 +9,10 @@ from .guards import Difference
 from .patterns import Given, Held, Number, Plain
 from .purity import difference_between
 from .recording import Tracing
-from .templates import Nested, Once, Require, Result, Template
+from .templates import Constant, Nested, Once, Require, Result, Template
 
 __all__ = [
-    "Difference",
+    "Constant", "Difference",
     "Given",
     "Held",
     "NeedsNumber",

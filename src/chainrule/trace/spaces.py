@@ -150,11 +150,17 @@ class Attributes(Space):
         write_names(self, writer, self._space)
 
     def restore(self) -> None:
-        """Modules say that they were written, so that nobody relies on what was there meanwhile."""
-        changed = bool(self.changes())
+        """Layers count that too: what is again as it was is no difference for those who rely on it."""
+        changes = self.changes() if self.counted else {}
         super().restore()
-        if changed and self.counted:
-            bump_structure(name=f"{self.label}: what a trace had changed was put back")
+        for name, value in changes.items():
+            self.count(name, value)
+
+    def count(self, name: str, before: Any) -> None:
+        """Say that an attribute was written, under the name by which its owner says so."""
+        now = self._space.get(name, ...)
+        label = f"{getattr(self.owner, 'path', '') or type(self.owner).__name__}.{name}"
+        bump_structure(self.owner, label, ... if before is MISSING else before, now)
 
 
 def write_names(space: Space, writer: Writer, names: Any) -> None:

@@ -18,10 +18,9 @@ import numpy as np
 
 from ..graph import Cell, Node
 from ..operations import CONSTANT, Array, Attributes
-from ..structure import bump_structure
 from ..tensor import Tensor, wrap
 from ..tensor.core import of_cell
-from .spaces import MISSING, Space
+from .spaces import MISSING, Attributes, Space
 
 Call = tuple[Any, ...]
 """The values that a call has found at the places that templates refer to."""
@@ -211,14 +210,14 @@ class Assign(Effect):
         """The value is built now."""
         value = MISSING if self.value is None else self.value.build(call, outputs)
         # Layers count what is written, for whoever relies on it; tensors are looked at by every call.
-        counted = getattr(self.space, "counted", False) and type(value) is not Tensor
+        space = self.space
+        layer = space if isinstance(space, Attributes) and space.counted and type(value) is not Tensor else None
 
         def commit() -> None:
-            before = self.space.content().get(self.name, ...) if counted else None
-            self.space.assign(self.name, value)
-            if counted:
-                name = self.space.name_of(self.name)
-                bump_structure(self.space.owner, name, before, ... if value is MISSING else value)
+            before = None if layer is None else layer.content().get(self.name, MISSING)
+            space.assign(self.name, value)
+            if layer is not None:
+                layer.count(self.name, before)
 
         return commit
 

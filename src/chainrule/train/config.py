@@ -73,13 +73,24 @@ def describe_source(source: Source | None, fingerprint: str) -> dict[str, Any] |
     return {"rows": source.rows, "batches": source.batches, "sha256": fingerprint}
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What tells a training from the one whose checkpoint is to be continued: `seed is 1 there and 2 here`."""
+# What may be changed on purpose when a training goes on: the state of the checkpoint fits all the same.
+_DELIBERATE = frozenset(
+    {"data", "validation data", "loss", "step", "class_weight", "clip_norm", "clip_value"}
+)
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], deliberate: bool) -> list[str]:
+    """What tells a training from the one whose checkpoint is to be continued: `seed is 1 there and 2 here`.
+
+    deliberate: those that may be meant, or those that may not.
+    """
     found = []
     others = {name: value for name, value in plain(now).items() if then.get(name) != value}
     # These make other batches of the same data.
     explained = any(name in others for name in ("batch_size", "seed", "validation", "class_weight"))
     for name, value in others.items():
+        if (name in _DELIBERATE) is not deliberate:
+            continue
         before = then.get(name)
         if name == "model":
             found += _model_differences(before or {}, value)

@@ -5,6 +5,7 @@ Knows every room of training; each does its part and knows little of the others.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from typing import Any
 from .. import nn
 from ..data.augmentation import as_augmentation
 from ..data.kept import stored
-from ..errors import ArgumentError
+from ..errors import ArgumentError, ChainruleError
+from .behaviour import describe_behaviour
 from .callbacks import Callbacks
 from .config import (
     describe_model,
@@ -28,14 +30,14 @@ from .engine import StepEngine, make_forward_engine, make_step_engine
 from .keeper import FolderKeeper, NoKeeper
 from .loop import Loop, Plan
 from .metrics import make_metrics
-from .options import Options, check_schedulers, find_optimizers, find_schedulers
+from .options import DEFAULT_LOSS, Options, check_schedulers, find_optimizers, find_schedulers
 from .problem import Problem, call_model, make_problem
 from .progress import Progress, make_progress
 from .results import Run
 from .run import RunFolder
 from .signals import TERMINATED, Signals
 from .snapshot import Parts, cells, settle
-from .sources import NO_LOSS, Sources, Weighing, make_sources
+from .sources import NO_LOSS, Sources, Weighing, is_pair, make_sources
 from .step import forget_gradients, make_own_step, make_step
 from .watch import Watch, find_monitor
 
@@ -81,17 +83,7 @@ def train(model: nn.Module, data: Any, options: Options) -> Run:
 
 def prepare(model: nn.Module, data: Any, options: Options) -> Setting:
     """Find every fault that can be found before the first step, and make the parts."""
-    problem = _problem(options)
-    sources = make_sources(
-        model,
-        problem,
-        data,
-        options.validation,
-        options.batch_size,
-        options.seed,
-        Weighing(options.sample_weight, options.class_weight),
-        options.augment,
-    )
+    problem, sources = _problem_and_sources(model, data, options)
     optimizers, schedulers = find_optimizers(options, model), find_schedulers(options)
     monitor, higher = find_monitor(
         options.monitor, problem.metrics, sources.validation is not None, problem.function is not NO_LOSS
@@ -118,6 +110,27 @@ def prepare(model: nn.Module, data: Any, options: Options) -> Setting:
     given = options.preparation
     run.preparation = getattr(sources.training, "preparation", None) if given is None else given
     return Setting(options, run, parts, sources, problem, engine)
+
+
+def _problem_and_sources(model: nn.Module, data: Any, options: Options) -> tuple[Problem, Sources]:
+    """What is learnt, from what. A step of the user's own may learn something else than the default loss means."""
+    problem = _problem(options)
+    makes = functools.partial(
+        make_sources, model, data=data, validation=options.validation, batch_size=options.batch_size,
+        seed=options.seed, weighing=Weighing(options.sample_weight, options.class_weight), augment=options.augment,
+    )  # fmt: skip
+    if options.step is None or options.loss != DEFAULT_LOSS:
+        return problem, makes(problem)
+    if not is_pair(data):
+        problem.lenient = True  # batches are seen when they come
+        return problem, makes(problem)
+    with contextlib.suppress(ChainruleError):
+        return problem, makes(problem)
+    problem = Problem(NO_LOSS, make_metrics(options.metrics, NO_LOSS.kind))
+    with contextlib.suppress(ChainruleError):
+        return problem, makes(problem)
+    problem.lenient = True
+    return problem, makes(problem)
 
 
 def _engine(model: nn.Module, problem: Problem, options: Options, optimizers: list[Any]) -> StepEngine:
@@ -186,7 +199,7 @@ def _train_in_folder(setting: Setting, progress: Progress) -> None:
     options, run = setting.options, setting.run
     folder = options.folder if isinstance(options.folder, RunFolder) else RunFolder(options.folder)
     run.folder = folder.place
-    folder.open(options.resume)
+    folder.open(bool(options.resume))
     try:
         keeper = FolderKeeper(
             folder,
@@ -197,6 +210,8 @@ def _train_in_folder(setting: Setting, progress: Progress) -> None:
             seconds=options.checkpoint_seconds,
             steps=options.checkpoint_steps,
             keep=options.keep_checkpoints,
+            behaviour=functools.partial(_behaviour, setting),
+            changed=options.resume == "changed",
         )
         with Signals(catch_terminate=True) as signals:
             try:
@@ -237,6 +252,13 @@ def _identity(setting: Setting) -> dict[str, Any]:
         "clip_value": options.clip_value,
         "compile": setting.engine.policy,
     }
+
+
+def _behaviour(setting: Setting) -> dict[str, str]:
+    """What the model and the user's functions do, as texts."""
+    options = setting.options
+    functions = {"the loss": options.loss, "the step": options.step, "augment": options.augment}
+    return describe_behaviour(setting.parts.model, {**functions, "metrics": options.metrics})
 
 
 def _entries(setting: Setting) -> Mapping[str, Any]:
@@ -300,6 +322,7 @@ def _outcome(run: Run) -> Mapping[str, Any]:
             "best_epoch": run.best_epoch,
             "stopped": run.state,
             "restored": run.restored,
+            "why_python": run.why_python,
         },
         "validation": run.score,
     }

@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import nn
 from ..compiler import available
@@ -61,6 +61,12 @@ class Kind:
     compiled: Compiled[Any, Any] | None = None
 
 
+class Result(NamedTuple):
+    """What compiled code has returned, None included."""
+
+    value: Any
+
+
 class Engine:
     """Runs one function of nested tensors, as Python or as machine code.
 
@@ -81,6 +87,8 @@ class Engine:
     ) -> None:
         self.backend = check_backend(config.backend if backend is None else backend)
         self.reason: str | None = None
+        #: Whether code was wanted and could not be had, which `reason` explains.
+        self.refused = False
         self._function = function
         self._model = model
         # Where Python is forbidden, "auto" has nothing to choose: machine code from the first call, or an error.
@@ -145,9 +153,35 @@ class Engine:
         """The function of a nest of tensors and of plain values."""
         leaves, structure = flatten(tree)
         kind = self.kind(leaves, structure, static)
-        if kind.compiled is not None and self.reason is None:
-            return kind.compiled(*leaves)
-        return self._function(*tree, *static)
+        found = self._served(kind, leaves)
+        return self._function(*tree, *static) if found is None else found.value
+
+    def _served(self, kind: Kind, leaves: list[Any]) -> Result | None:
+        """What the code of a call returns; None where there is none, or none can be made: then Python goes on."""
+        compiled = kind.compiled
+        if compiled is None or self.reason is not None:
+            return None
+        before = compiled._last
+        try:
+            result = Result(compiled(*leaves))
+        except NonFiniteError:
+            raise
+        except Exception as failure:
+            # A program that served this call already has failed at its work: no choice of who runs it mends that.
+            if self._choice is True or (
+                before is not None and compiled._last is before and before.serve(tuple(leaves), {}) is not None
+            ):
+                raise
+            self._stay_python(_words(failure))
+            return None
+        if compiled.storm is not None and self._choice is not True:
+            self._stay_python(compiled.storm)
+        return result
+
+    def _stay_python(self, reason: str) -> None:
+        self.reason, self.refused = reason, True
+        for one in self._kinds.values():
+            one.compiled = None
 
     def program(self, tree: Any, *static: Any) -> tuple[Kind, Served] | None:
         """The kind of this call and the program that would serve it right now; None where Python would run it."""
@@ -180,16 +214,15 @@ class Engine:
         except Exception as failure:
             if self._choice is True:
                 raise
-            told = failure.message if isinstance(failure, ChainruleError) else str(failure)
-            reason = f"{type(failure).__name__}: {told}"
+            reason = _words(failure)
         if reason is None:
-            kind.compiled = Compiled(step, self.backend)
+            kind.compiled = Compiled(step, self.backend, patient=self._choice is True)
         elif self._choice is True:
             raise TraceError(
                 f"a step that is compiled computes the same at each call; {reason}. Use compile=False"
             )
         else:
-            self.reason = reason
+            self._stay_python(reason)
 
     def _refusal(self, step: Callable[..., Any], leaves: list[Any]) -> str | None:
         """Why the function must stay Python; None if nothing speaks against code."""
@@ -245,13 +278,14 @@ class StepEngine(Engine):
         tree = (inputs, targets, weights, share)
         leaves, structure = flatten(tree)
         kind = self.kind(leaves, structure, (update,))
-        if kind.compiled is not None:
-            try:
-                loss, outputs = kind.compiled(*leaves)
-            except NonFiniteError as failure:
-                raise told(failure) from failure
-            return _finite(loss), outputs
-        return self._python(tree, update)
+        try:
+            found = self._served(kind, leaves)
+        except NonFiniteError as failure:
+            raise told(failure) from failure
+        if found is None:
+            return self._python(tree, update)
+        loss, outputs = found.value
+        return _finite(loss), outputs
 
     def audit(self, tree: tuple[Any, ...], update: bool) -> None:
         """Compare what the code would compute now with the interpreter; nothing is changed by it.
@@ -322,6 +356,11 @@ def told(failure: NonFiniteError) -> NotFiniteError:
     return made
 
 
+def _words(failure: Exception) -> str:
+    message = failure.message if isinstance(failure, ChainruleError) else str(failure)
+    return f"{type(failure).__name__}: {message}"
+
+
 def _finite(loss: Any) -> float:
     value = number(loss)
     if not math.isfinite(value):
@@ -362,9 +401,3 @@ def _with_hooks(model: nn.Module) -> str | None:
     return next(
         (type(one).__name__ for one in model.modules() if any(True for _ in one.hook_functions())), None
     )
-
-
-def _is_known(one: Any) -> bool:
-    """Whether this is the package's own code, which computes and does nothing else."""
-    kind = one if isinstance(one, type) or not isinstance(one, nn.Module) else type(one)
-    return str(getattr(kind, "__module__", "")).partition(".")[0] == _PACKAGE

@@ -56,7 +56,7 @@ def fit(
     checkpoint_seconds: float | None = 30.0,
     checkpoint_steps: int | None = None,
     keep_checkpoints: int = 2,
-    resume: bool = False,
+    resume: bool | str = False,
     compile: bool | str = "auto",
     audit_every: int | None = None,
     backend: str | None = None,
@@ -82,7 +82,7 @@ def fit(
         sequence for the classes. The loss of a batch is Σ w·loss / Σ w. Metrics count every row once.
     step: a step of one's own, (x, y) → loss or (loss, outputs), which does all: forward, backward and update. Then
         `optimizer` is the one that it uses, or a list of all that it uses, so that checkpoints keep their state, and
-        `loss` (or None) is for the rows held back.
+        `loss` (or None) is for the rows held back; the default one only where it fits what the model returns.
     clip_norm, clip_value: limits of the gradients, as `optim.clip_grad_norm_` and `clip_grad_value_`.
     accumulate: how many batches make one update, which is that of one batch of all their rows, also where the last
         batch or the last group is smaller. With BatchNorm each batch has its own mean, and a last batch of one row,
@@ -94,12 +94,16 @@ def fit(
     folder: a run directory, with the configuration, the metrics of each epoch, checkpoints and at the end the weights.
         A checkpoint is written every `checkpoint_seconds` or `checkpoint_steps` updates (None: not by that), between
         two updates, and at the end; the newest `keep_checkpoints` stay. `resume=True` goes on from the newest one
-        that is whole, bit for bit as if nothing had happened, or starts anew in an empty folder.
+        that is whole, bit for bit as if nothing had happened, or starts anew in an empty folder. It is an error if the
+        data, a setting, a module or the code or a constant of a function are not those of the checkpoint;
+        `resume="changed"` goes on with another loss, dropout rate, activation or data deliberately, and a warning names
+        what has changed.
     compile: "auto" runs the first steps as Python and all further ones as machine code (about 0.4 s of Python: after
         how many steps follows from the sizes of model and batch, so a training repeats bit for bit). A step that is no
-        graph, as with hooks or NumPy's random numbers in `forward`, stays Python, and so does one of your own;
-        `run.why_python` says why. True: machine code from the first step on, or an error; also for a step of your own.
-        False, or CHAINRULE_COMPILE=0: Python, breakpoints included. `run.compiled` is what `cr.compile` gives.
+        graph, as with hooks or NumPy's random numbers in `forward`, or that cannot be compiled, stays Python, and so
+        does one of your own; `run.why_python` says why, and the progress once. True: machine code from the first step
+        on, or an error; also for a step of your own. False, or CHAINRULE_COMPILE=0: Python, breakpoints included.
+        `run.compiled` is what `cr.compile` gives.
     backend: "native", or "jax": XLA runs the steps, on the GPU or TPU that JAX has, from the first one on.
     audit_every: with compile=True, every so many updates one is audited: each value that the machine code has stored
         is compared with NumPy's, and a difference ends the run with an error that names the operation and your line.

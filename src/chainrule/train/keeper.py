@@ -9,10 +9,11 @@ Knows run directories and checkpoints; knows nothing of epochs and losses.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import ChainruleError, RunError, warn
+from .behaviour import behaviour_differences
 from .checkpoint import Checkpoint, Checkpoints
 from .config import changed_options, describe_optimizer, differences
 from .results import Run
@@ -41,7 +42,8 @@ class FolderKeeper:
 
     identity: what a training must have in common with the one whose checkpoint it goes on from. epochs: those asked
     for. seconds, steps: a checkpoint is due when so much time or so many updates have passed since the last one;
-    None: never.
+    None: never. behaviour: describes what the model and the user's functions do, by `describe_behaviour`. changed:
+    whether a training is continued that is another one now, deliberately.
     """
 
     def __init__(
@@ -55,15 +57,22 @@ class FolderKeeper:
         seconds: float | None,
         steps: int | None,
         keep: int,
+        behaviour: Callable[[], dict[str, str]] = dict,
+        changed: bool = False,
     ) -> None:
         self._folder = folder
         self._run = run
         self._parts = parts
         self._facts: dict[str, Any] = {
             "identity": identity,
+            "behaviour": behaviour(),
             "epochs": epochs,
             "optimizers": [describe_optimizer(one) for one in parts.optimizers],
         }
+        self._behaviour = behaviour
+        self._changed = changed
+        # What training itself has changed of it, such as a counter in a module.
+        self._moved: set[str] = set()
         self._seconds = seconds
         self._steps = steps
         self._checkpoints = Checkpoints(folder.folder, keep)
@@ -96,17 +105,34 @@ class FolderKeeper:
                     "Read it with cr.load_run, or name another folder"
                 )
             return None
-        wrong = differences(found.facts["identity"], self._facts["identity"])
-        if wrong:
-            raise RunError(
-                f"resume=True goes on with the same training; got another than that in {self._folder.place!r}: "
-                f"{'; '.join(wrong)}. Call fit as before, or name another folder"
-            )
+        self._compare(found)
         for fault in faults:
             warn(
                 f"a damaged checkpoint was passed over: {fault}. Training goes on from checkpoint {found.name}",
             )
         return found
+
+    def _compare(self, found: Checkpoint) -> None:
+        """Raise RunError for another training than that of the checkpoint; a warning if it was changed on purpose."""
+        identity, now = found.facts["identity"], self._facts["identity"]
+        wrong, changes = (
+            differences(identity, now, deliberate=False),
+            differences(identity, now, deliberate=True),
+        )
+        if (then := found.facts.get("behaviour")) is not None:
+            changes += behaviour_differences(then, self._facts["behaviour"], found.facts["moved"])
+            if not changes:
+                self._facts["behaviour"] = then
+                self._moved |= set(found.facts["moved"])
+        place = self._folder.place
+        if wrong or (changes and not self._changed):
+            advice = "" if wrong else "; resume='changed' goes on with what is given here"
+            raise RunError(
+                f"resume=True goes on with the same training; got another than that in {place!r}: "
+                f"{'; '.join([*wrong, *changes])}. Call fit as before, or name another folder{advice}"
+            )
+        if changes:
+            warn(f"the training in {place!r} goes on as another one: {'; '.join(changes)}")
 
     def resume(self, found: Checkpoint, entries: Mapping[str, Any]) -> None:
         """Put the training back to a checkpoint, and the folder too; the record keeps all but the configuration."""
@@ -174,6 +200,9 @@ class FolderKeeper:
         self._settle()
         place = self._parts.place
         facts = {"epoch": place.epoch, "batch": place.batch, "step": place.step, **self._facts}
+        begun, now = self._facts["behaviour"], self._behaviour()
+        self._moved |= {name for name in {**begun, **now} if begun.get(name) != now.get(name)}
+        facts["moved"] = sorted(self._moved)
         self._checkpoints.write(gather(self._parts, self._run.state), facts)
 
     def _warn(self, error: OSError, what: str) -> None:

@@ -77,6 +77,7 @@ class Loop:
         self.signals = signals
         self.keeper = keeper
         self.torn = False
+        self._explained = False
         self._cells: list[Cell] = []
         self._buffers: list[Cell] = []
         self._dtype = model_dtype(run.model)
@@ -184,6 +185,9 @@ class Loop:
         place.next_epoch()
         self.keeper.note_epoch(record)
         self.plan.progress.epoch(record)
+        if self.plan.engine.refused and not self._explained:
+            self._explained = True
+            self.plan.progress.stays_python(self.plan.engine.reason or "")
         parts.callbacks.tell("on_epoch_end", run, record)
         if run.stop_asked:
             run.state = "stopped"

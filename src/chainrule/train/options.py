@@ -26,6 +26,9 @@ from ..tensor import Tensor
 from .run import RunFolder
 from .sources import is_pair, is_source
 
+#: The loss of `fit` where none is named.
+DEFAULT_LOSS = "cross_entropy"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -55,7 +58,7 @@ class Options:
     checkpoint_seconds: float | None
     checkpoint_steps: int | None
     keep_checkpoints: int
-    resume: bool
+    resume: bool | str
     compile: bool | str
     audit_every: int | None
     backend: str | None = None
@@ -89,9 +92,9 @@ class Options:
         for name in ("clip_norm", "clip_value", "checkpoint_seconds"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name), zero=name == "checkpoint_seconds")
-        if not isinstance(self.resume, bool):
+        if not isinstance(self.resume, bool) and self.resume != "changed":
             raise ArgumentError(
-                f"resume must be True or False; got {self.resume!r}. Name the folder with folder="
+                f"resume must be True, False or 'changed'; got {self.resume!r}. Name the folder with folder="
             )
         if not isinstance(self.compile, bool) and self.compile != "auto":
             raise ArgumentError(f"compile must be True, False or 'auto'; got {self.compile!r}")
@@ -216,6 +219,14 @@ def _check_model(model: Any) -> None:
             f"fit trains an nn.Module; got the class {model.__name__}. Write {model.__name__}(), with its arguments"
         )
     kind = type(model)
+    if isinstance(model, list | tuple):
+        raise ArgumentError(f"fit trains an nn.Module; got a {kind.__name__}. Write nn.Sequential(*layers)")
+    if kind.__module__ != "builtins" and callable(model) and not hasattr(model, "state_dict"):
+        raise ArgumentError(
+            f"fit trains an nn.Module; got an object of the class {kind.__qualname__}. Let it inherit: class "
+            f"{kind.__name__}(nn.Module), with forward in place of __call__, layers as attributes or in an "
+            "nn.ModuleList, and what is learnt as nn.Parameter"
+        )
     place = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     raise ArgumentError(
         f"fit trains an nn.Module; got {place}{kind.__qualname__}. Build the model from chainrule.nn"

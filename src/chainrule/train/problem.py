@@ -45,6 +45,9 @@ class Problem:
         self.kind = loss.kind
         self.logits = loss.logits
         self.metrics = metrics
+        #: Whether rows are taken as they are where they do not fit the loss or the model: a step of the user's own
+        #: may do with them what it likes.
+        self.lenient = False
 
     def loss(self, outputs: Any, targets: Any, weights: Any = None) -> Any:
         """The loss of a batch, one number: a mean over its rows, in which each counts as much as its weight.
@@ -152,7 +155,8 @@ def targets_for(problem: Problem, y: Any, outputs: Any, rows: int) -> Any:
     if not isinstance(outputs, np.ndarray):
         raise DataError(
             f"this loss needs one tensor from the model; got a {type(outputs).__name__}. Return the scores alone "
-            "from forward (a recurrent layer gives its output and its state), or pass step= or loss= of your own"
+            "from forward (a recurrent layer gives its output and its state), or pass a loss of your own that picks "
+            "them: loss=lambda outputs, targets: cr.functional.cross_entropy(outputs[0], targets)"
         )
     if problem.kind == "classes":
         return _classes(problem.function, targets, outputs)
@@ -165,7 +169,7 @@ def _check_rows(rows: int, found: int) -> None:
 
 
 def _float_of(outputs: Any) -> Dtype:
-    leaves = named_leaves(outputs, "outputs")
+    leaves = present_leaves(outputs)
     return next((leaf.dtype for _, leaf in leaves if leaf.dtype.kind == "f"), np.dtype("float32"))
 
 
@@ -263,8 +267,13 @@ def tensor_of(array: Array) -> Tensor:
 
 
 def tensors_of(arrays: Any) -> Any:
-    """Constants on an array, or on each in a tuple or dict."""
-    return map_leaves(arrays, lambda leaf, _: tensor_of(leaf), "X")
+    """Constants on an array, or on each in a tuple or dict; None stays None."""
+    return map_leaves(arrays, lambda leaf, _: None if leaf is None else tensor_of(leaf), "X")
+
+
+def present_leaves(outputs: Any) -> list[tuple[str, Any]]:
+    """Names and arrays of what a model returned, without the places where it returned None."""
+    return [(name, leaf) for name, leaf in named_leaves(outputs, "outputs") if leaf is not None]
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
@@ -323,14 +332,23 @@ def _slice(x: Any, start: int) -> Any:
 
 def _joined(parts: list[Any]) -> Any:
     """Outputs of chunks of rows as those of all rows."""
-    columns = [iter([leaf for _, leaf in named_leaves(part, "outputs")]) for part in parts]
-    return map_leaves(parts[0], lambda *_: np.concatenate([next(column) for column in columns]), "outputs")
+    columns = [iter([leaf for _, leaf in present_leaves(part)]) for part in parts]
+
+    def whole(leaf: Any, _: str) -> Any:
+        return None if leaf is None else np.concatenate([next(column) for column in columns])
+
+    return map_leaves(parts[0], whole, "outputs")
 
 
 def output_arrays(outputs: Any) -> Any:
-    """The arrays of what a model returned: one Tensor, or a tuple or dict of them. ArgumentError for anything else."""
+    """The arrays of what a model returned: one Tensor, or a tuple or dict of them. ArgumentError for anything else.
 
-    def array(leaf: Any, _: str) -> Array:
+    In a tuple or dict a model may leave a place empty, as the loss where it was given no targets: None.
+    """
+
+    def array(leaf: Any, _: str) -> Array | None:
+        if leaf is None and leaf is not outputs:
+            return None
         if not isinstance(leaf, Tensor):
             raise ArgumentError(
                 f"the model must return a Tensor, or a tuple or dict of them; got {type(leaf).__name__}"

@@ -6,6 +6,7 @@ Knows records of epochs; knows nothing of models and of how training is done.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -46,6 +47,9 @@ class Progress(Protocol):
 
     def batch(self, done: int, total: int | None, loss: float) -> None:
         """`done` batches of this epoch, of `total` (None: not known), are over; `loss` is that of the last one."""
+
+    def stays_python(self, reason: str) -> None:
+        """Steps that were to be compiled run as Python to the end, for this reason; told once."""
 
     def close(self) -> None:
         """Training is over."""
@@ -220,8 +224,33 @@ class Silent:
     def batch(self, done: int, total: int | None, loss: float) -> None:
         """Nothing."""
 
+    def stays_python(self, reason: str) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
+
+
+def while_read(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of a display that does nothing any more once what it prints is refused.
+
+    Training goes on where the reader of a pipe has left (`| head`), a terminal was closed or a disk is full.
+    """
+
+    @functools.wraps(method)
+    def told(display: Any, *arguments: Any) -> None:
+        if getattr(display, "unread", False):
+            return
+        try:
+            method(display, *arguments)
+        except OSError:
+            display.unread = True
+        except ValueError:
+            if sys.stdout is not None and not sys.stdout.closed:
+                raise
+            display.unread = True
+
+    return told
 
 
 class _Own:
@@ -232,6 +261,7 @@ class _Own:
         self.close = inner.close
         self.batch = getattr(inner, "batch", Silent().batch)
         self.resume = getattr(inner, "resume", Silent().resume)
+        self.stays_python = getattr(inner, "stays_python", Silent().stays_python)
 
 
 class Lines:
@@ -247,6 +277,7 @@ class Lines:
         """Count from there."""
         self._course.resume(done)
 
+    @while_read
     def epoch(self, record: dict[str, float]) -> None:
         """Print every tenth of the run."""
         first = self._course.first
@@ -255,6 +286,7 @@ class Lines:
         if first or self._course.done % self._every == 0 or self._silent():
             self._print()
 
+    @while_read
     def batch(self, done: int, total: int | None, loss: float) -> None:
         """Print a line of a slow epoch."""
         if self._silent():
@@ -265,6 +297,11 @@ class Lines:
                 count=f"{self._course.done + 1}/{self._course.epochs}",
             )
             self._say(f"{words}  {self._course.batch_words()}")
+
+    @while_read
+    def stays_python(self, reason: str) -> None:
+        """Print a line."""
+        self._say(sentence("progress.stays_python", self._course.language, reason=reason))
 
     def _silent(self) -> bool:
         return time.perf_counter() - self._printed >= _SILENCE
@@ -279,6 +316,7 @@ class Lines:
         print(line, flush=True)
         self._printed = time.perf_counter()
 
+    @while_read
     def close(self) -> None:
         """Print the last epoch, if it was not."""
         self._print()
@@ -295,15 +333,25 @@ class _Drawn:
         """Begin there."""
         self._course.resume(done)
 
+    @while_read
     def epoch(self, record: dict[str, float]) -> None:
         """Move the bar."""
         self._course.end_epoch(record)
         self._draw_if_due()
 
+    @while_read
     def batch(self, done: int, total: int | None, loss: float) -> None:
         """Show how far a slow epoch is."""
         self._course.batches = (done, total, loss)
         self._draw_if_due()
+
+    @while_read
+    def stays_python(self, reason: str) -> None:
+        """Show a line beside the bar."""
+        self._show(sentence("progress.stays_python", self._course.language, reason=reason))
+
+    def _show(self, line: str) -> None:
+        """Show a line that stays."""
 
     def _draw_if_due(self) -> None:
         now = time.perf_counter()
@@ -314,24 +362,37 @@ class _Drawn:
     def _draw(self) -> None:
         """Draw now."""
 
+    @while_read
     def close(self) -> None:
         """Leave the last state on the screen."""
         self._course.end()
         self._draw()
 
 
+def _raise_broken_pipe() -> None:
+    raise BrokenPipeError
+
+
 class Bar(_Drawn):
     """One line on a terminal, and one more for the batches of a slow epoch."""
 
+    @while_read
     def __init__(self, epochs: int, language: str) -> None:
         from rich.console import Console
         from rich.live import Live
 
         super().__init__(epochs, language)
-        self._live: Any = Live(
-            console=Console(highlight=False, markup=False, emoji=False), auto_refresh=False
+        terminal = getattr(sys.stdout, "terminal", None)
+        console = Console(
+            file=None if terminal is None else terminal(), highlight=False, markup=False, emoji=False
         )
+        # By itself it ends the program when the reader has gone.
+        setattr(console, "on_broken_pipe", _raise_broken_pipe)  # noqa: B010
+        self._live: Any = Live(console=console, auto_refresh=False)
         self._live.start()
+
+    def _show(self, line: str) -> None:
+        self._live.console.print(line, highlight=False, markup=False)
 
     def _draw(self) -> None:
         from rich.cells import cell_len
@@ -361,6 +422,7 @@ class Bar(_Drawn):
             rows.append(inner)
         self._live.update(Group(*rows), refresh=True)
 
+    @while_read
     def close(self) -> None:
         """Leave the last state of the line on the screen."""
         super().close()
@@ -373,10 +435,15 @@ class NotebookBar(_Drawn):
     def __init__(self, epochs: int, language: str) -> None:
         super().__init__(epochs, language)
         self._display = Display()
+        self._notes: list[str] = []
+
+    def _show(self, line: str) -> None:
+        self._notes.append(line)
 
     def _draw(self) -> None:
         course = self._course
         lines = [f"{course.epoch_words().strip()}  {describe(course.record, course.language)}".rstrip()]
         if course.slow():
             lines.append(course.batch_words())
+        lines += self._notes
         self._display.show(course.share(), course.epochs, lines, course.left())

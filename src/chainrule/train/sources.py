@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import nn
-from ..data.arrays import map_leaves, named_leaves
+from ..data.arrays import as_arrays, map_leaves, named_leaves
 from ..data.datasets import (
     AugmentedSource,
     Dataset,
@@ -21,12 +21,14 @@ from ..data.datasets import (
     is_items,
     pair_of,
     read_items,
+    stacked,
     without_augmentation,
 )
 from ..data.holding import held_back_rows
 from ..data.sources import ArraySource, Batch, IterableSource, Source, at_batch
 from ..data.weights import as_sample_weight, class_weights
-from ..errors import ArgumentError, DataError
+from ..errors import ArgumentError, ChainruleError, DataError
+from ..tensor import Tensor
 from ..tensor.random import Generator
 from .losses import Loss
 from .problem import (
@@ -37,6 +39,8 @@ from .problem import (
     first_rows,
     inputs_for,
     measure,
+    model_dtype,
+    present_leaves,
     refuse_one_class,
     rows_of,
     run_model,
@@ -82,7 +86,7 @@ def make_sources(
 ) -> Sources:
     """What is trained on and what is held back. Faults of arrays are found here, those of batches as they come."""
     preparation = getattr(data, "preparation", None)
-    data, validation = _paired(data), _paired(validation)
+    data, validation = _paired(data), _held_paired(validation)
     if is_dataset(data):
         if weighing.sample_weight is not None:
             raise ArgumentError(
@@ -107,8 +111,24 @@ def make_sources(
 
 
 def _paired(data: Any) -> Any:
-    """Items one by one as arrays (X, y); anything else as it is."""
+    """Items one by one as arrays (X, y), an object that gives batches as their source; anything else as it is."""
+    if isinstance(data, list) and len(data) > 1 and all(map(_is_single_row, data)):
+        return pair_of(stacked(data, "list"), "list")
     return pair_of(read_items(data), type(data).__name__) if is_items(data) else data
+
+
+def _is_single_row(item: Any) -> bool:
+    """Whether an item is a row with its target and no batch: targets of a batch have an axis."""
+    return isinstance(item, tuple) and len(item) == 2 and np.ndim(item[1]) == 0
+
+
+def _held_paired(validation: Any) -> Any:
+    """Rows held back, as `_paired`; an object that gives batches, such as a loader of PyTorch's, is a source."""
+    found = _paired(validation)
+    known = found is None or isinstance(found, bool | int | float | str | tuple | list | np.ndarray | dict)
+    if known or is_source(found) or is_dataset(found) or hasattr(found, "iloc") or isinstance(found, Tensor):
+        return found
+    return IterableSource(found) if hasattr(found, "__iter__") or callable(found) else found
 
 
 def _from_arrays(
@@ -121,6 +141,8 @@ def _from_arrays(
     weighing: Weighing,
 ) -> tuple[ArraySource, Source | None, bool]:
     """Of arrays (X, y), checked and cast at once: batches, those held back, whether predictions are (rows,)."""
+    if problem.lenient:
+        return _untried(model, data, validation, batch_size, seed)
     x = inputs_for(model, data[0])
     rows = rows_of(x)
     probe = run_model(model, first_rows(x, 2))
@@ -146,6 +168,27 @@ def _from_arrays(
     else:
         validated = _given(model, problem, validation, probe, rule)
     return source, validated, is_flat(data[1], probe)
+
+
+def _untried(
+    model: nn.Module, data: Any, validation: Any, batch_size: int, seed: int
+) -> tuple[ArraySource, Source | None, bool]:
+    """Arrays (X, y) for a step of the user's own, which alone knows how the model is called: nothing is held back."""
+    if validation not in (None, False, DEFAULT_SHARE):
+        raise ArgumentError(
+            "rows held back go through the model and the loss; got validation= beside a step whose model takes or "
+            "returns others. Give loss=None or a loss that fits, or validation=None and measure in a callback"
+        )
+    x, y = floats_as(model, as_arrays(data[0], "X")), floats_as(model, as_arrays(data[1], "y"))
+    return ArraySource(x, y, None, batch_size=batch_size, seed=seed), None, False
+
+
+def floats_as(model: nn.Module, arrays: Any) -> Any:
+    """Arrays whose floats have the model's dtype; others stay what they are."""
+    dtype = model_dtype(model)
+    return map_leaves(
+        arrays, lambda leaf, _: leaf.astype(dtype, copy=False) if leaf.dtype.kind == "f" else leaf, "X"
+    )
 
 
 # A data set of at most so many bytes is trained on as arrays, of which many batches go into one native call.
@@ -279,8 +322,12 @@ def joined(parts: list[Any]) -> Any:
     """Arrays of batches (or tuples and dicts of them) as those of all rows."""
     if len(parts) == 1 or parts[0] is None:
         return parts[0]
-    columns = [iter([leaf for _, leaf in named_leaves(part, "y")]) for part in parts]
-    return map_leaves(parts[0], lambda *_: np.concatenate([next(one) for one in columns]), "y")
+    columns = [iter([leaf for _, leaf in present_leaves(part)]) for part in parts]
+
+    def whole(leaf: Any, _: str) -> Any:
+        return None if leaf is None else np.concatenate([next(one) for one in columns])
+
+    return map_leaves(parts[0], whole, "y")
 
 
 # ------------------------------------------------------------------------------------------- rows held back
@@ -413,7 +460,7 @@ def _held_beside(model: nn.Module, problem: Problem, validation: Any, class_weig
         source = plain_source(validation)
     else:
         x, y, *rest = validation
-        source = IterableSource(lambda epoch: [(x, y, *rest)])
+        source = IterableSource([(x, y, *rest)])
     return Prepared(model, problem, source, class_weight)
 
 
@@ -436,7 +483,7 @@ class Prepared:
         """The batches of epoch `number` without the first `skip`."""
         for place, batch in enumerate(self._source.epoch(number, skip), skip + 1):
             try:
-                prepared = self._prepared(batch)
+                prepared = self._taken(batch) if self._problem.lenient else self._prepared(batch)
             except DataError as error:
                 raise at_batch(error, place, number) from error
             yield prepared
@@ -444,6 +491,14 @@ class Prepared:
     def fingerprint(self) -> str:
         """What the source says of itself."""
         return self._source.fingerprint()
+
+    def _taken(self, batch: Batch) -> Batch:
+        """A batch for a step of the user's own, which alone knows how the model is called."""
+        try:
+            return self._prepared(batch)
+        except ChainruleError:
+            targets = None if batch.targets is None else floats_as(self._model, batch.targets)
+            return batch._replace(inputs=floats_as(self._model, batch.inputs), targets=targets)
 
     def _prepared(self, batch: Batch) -> Batch:
         if self._outputs is None:

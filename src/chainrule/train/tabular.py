@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional
-from ..data.leaks import find_leaks
+from ..data.leaks import find_leaks, find_repeated
 from ..data.notes import notes_on
 from ..data.tabular import Fact, Preparation, Schema, Table, baseline, infer_schema, score, split
 from ..errors import ArgumentError
@@ -85,6 +85,7 @@ class Plan:
     facts: list[Fact] = field(default_factory=list)
     leaks: list[Fact] = field(default_factory=list)
     notes: list[Fact] = field(default_factory=list)
+    repeated: Fact | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -164,6 +165,7 @@ def plan_table(
         table, schema, rows[0], rows[1], preparation, model, chosen, chosen.batch_size or batch, facts, leaks
     )
     plan.notes = notes_on(preparation, plan.balanced)
+    plan.repeated = find_repeated(table.frame, schema, rows[0], rows[1])
     return plan
 
 

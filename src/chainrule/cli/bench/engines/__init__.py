@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ....errors import MissingExtraError
 from ..workloads import Workload
 
 
@@ -65,6 +66,11 @@ class Engine:
         return found
 
     def _module(self) -> Any:
+        if not self.installed:
+            raise MissingExtraError(
+                f"{self.shown} is measured with the package {self.needs}; it is not installed. "
+                f"Use pip install {self.needs}, or leave {self.name} out of --engines"
+            )
         return importlib.import_module(f"{__name__}.{self.module}")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..workloads import Layered, Workload
 from . import Prepared
+from .pytorch_sequences import sequence_model
 
 
 def load() -> None:
@@ -65,7 +66,7 @@ def network(torch: Any, workload: Workload) -> Any:
         }
         model = torch.nn.Sequential(*(made[one.kind](one.inputs, one.outputs) for one in workload.layers()))
     else:
-        model = importlib.import_module(f"{__package__}.pytorch_sequences").sequence_model(workload)
+        model = sequence_model(torch, workload)
     model.to(getattr(torch, workload.dtype))
     weights = {name: torch.from_numpy(array) for name, array in workload.weights().items()}
     model.load_state_dict(weights, strict=False)
