@@ -10,7 +10,7 @@ Array functions follow the array API standard, `nn` and `optim` PyTorch, transfo
 from math import e, inf, nan, pi
 from typing import TYPE_CHECKING
 
-from . import data, functional, nn, optim, testing
+from . import data, functional, linalg, nn, optim, testing
 from .config import config
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
@@ -25,6 +25,7 @@ from .ops.namespace import Rescue, rescues
 from .iteration import scan
 from .runtime import compile, get_num_threads, set_num_threads
 from .tensor import Tensor
+from .tensor.accumulation import index_add, index_put, scatter_add
 from .tensor.creation import (
     arange, asarray, empty, empty_like, eye, full, full_like, linspace, meshgrid, ones, ones_like, tensor, tril,
     triu, zeros, zeros_like,
@@ -86,14 +87,15 @@ __all__ = [
     "enable_grad", "equal", "erf", "evaluate", "exp", "expand_dims", "explain", "expm1", "eye",
     "find_learning_rate", "finfo", "fit", "flatten", "flip", "float32", "float64", "floor", "floor_divide",
     "from_dlpack", "full", "full_like", "functional", "get_num_threads", "grad", "greater", "greater_equal",
-    "hessian", "hvp", "hypot", "iinfo", "inf", "int16", "int32", "int64", "int8", "isclose", "isdtype",
-    "isfinite", "isin", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linspace", "load",
+    "hessian", "hvp", "hypot", "iinfo", "index_add", "index_put", "inf", "int16", "int32", "int64", "int8",
+    "isclose", "isdtype",
+    "isfinite", "isin", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linalg", "linspace", "load",
     "load_run", "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or",
     "logical_xor", "manual_seed", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
     "minimum", "moveaxis", "multiply", "nan", "negative", "newaxis", "nextafter", "nn", "no_grad",
     "nonzero", "not_equal", "ones", "ones_like", "optim", "outer", "pad", "permute_dims", "pi", "positive",
     "pow", "predict", "prod", "rand", "randint", "randn", "randperm", "reciprocal", "relu", "remainder",
-    "repeat", "rescues", "reshape", "result_type", "roll", "round", "save", "scan", "searchsorted",
+    "repeat", "rescues", "reshape", "result_type", "roll", "round", "save", "scan", "scatter_add", "searchsorted",
     "set_num_threads", "sigmoid", "sign", "signbit", "sin", "sinh", "sort", "sqrt", "square", "squeeze",
     "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tensor", "tensordot",
     "testing", "tile", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all",

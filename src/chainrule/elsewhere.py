@@ -31,7 +31,7 @@ ADVICE = {
     "einsum": "cr.tensordot(x, y, axes=…), or cr.matmul(x, y)", "softmax": "cr.functional.softmax(x, axis=…)",
     "log_softmax": "cr.functional.log_softmax(x, axis=…)", "logsumexp": "cr.functional.logsumexp(x, axis=…)",
     "softplus": "cr.functional.softplus(x)", "cumsum": "cr.cumulative_sum(x, axis=…)",
-    "cumprod": "cr.cumulative_prod(x, axis=…)", "norm": "cr.sqrt(cr.sum(x * x))", "clamp": "cr.clip(x, low, high)",
+    "cumprod": "cr.cumulative_prod(x, axis=…)", "norm": "cr.linalg.vector_norm(x)", "clamp": "cr.clip(x, low, high)",
     "power": "cr.pow(x, y)", "true_divide": "cr.divide(x, y)", "mul": "cr.multiply(x, y)", "sub": "cr.subtract(x, y)",
     "div": "cr.divide(x, y)", "neg": "cr.negative(x)", "eq": "cr.equal(x, y)", "gt": "cr.greater(x, y)",
     "lt": "cr.less(x, y)", "arccos": "cr.acos(x)", "arcsin": "cr.asin(x)", "arctan": "cr.atan(x)",
@@ -347,9 +347,11 @@ LAYER_ADVICE = {
                     "MultiheadAttention, TransformerEncoderLayer and is_causal=True"),
     **dict.fromkeys(("DataParallel", "parallel"), "the model itself: there is one process"),
     **dict.fromkeys(
-        ("Conv3d", "ConvTranspose3d", "MaxPool3d", "AvgPool3d", "Dropout3d", "MaxUnpool2d", "LPPool2d", "Fold",
+        ("MaxPool3d", "AvgPool3d", "Dropout3d", "MaxUnpool2d", "LPPool2d", "Fold",
          "Unfold", "PixelShuffle", "Bilinear"), _OF_OPERATIONS,
     ),
+    "Conv3d": "cr.functional.conv3d(x, weight, bias)",
+    "ConvTranspose3d": "cr.functional.conv_transpose3d(x, weight, bias)",
 }  # fmt: skip
 
 
@@ -371,6 +373,15 @@ ROOM_ADVICE: Mapping[str, Mapping[str, str]] = {
         "upsample": "cr.functional.interpolate(x, …)", "cosine_similarity": "cr.vecdot(x, y) over the lengths of both",
         "glu": "a * cr.sigmoid(b), of the two halves", "prelu": "cr.functional.leaky_relu(x, slope)",
         "gaussian_nll_loss": "an expression of your own",
+    },
+    "linalg": {
+        "norm": "cr.linalg.vector_norm(x, axis=…) or cr.linalg.matrix_norm(x)", "cross": "an expression of your own",
+        "diagonal": "x[cr.arange(n), cr.arange(n)]", "trace": "x[cr.arange(n), cr.arange(n)].sum()",
+        "matrix_power": "cr.linalg.matmul(x, x)",
+        **dict.fromkeys(
+            ("cholesky", "det", "eigh", "eigvalsh", "inv", "matrix_rank", "pinv", "qr", "slogdet", "solve", "svd",
+             "svdvals"), "numpy.linalg on x.detach().numpy(): nothing here decomposes a matrix",
+        ),
     },
     "data": {
         **dict.fromkeys(("TensorDataset", "IterableDataset"), "arrays: DataLoader((X, y)), cr.fit; or cr.data.Dataset"),

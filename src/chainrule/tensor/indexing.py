@@ -58,25 +58,29 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
     tensor([0., 5., 5.])
     """
     x._refuse_leaf("x[i] = v")
-    parts = parts_of(x, key)
-    given = _value_node(x, value)
-    x._assign("x[i] = v", _written(x, parts, given))
+    x._assign("x[i] = v", placed(x, key, value_node(x, value), False))
 
 
-def _written(x: Tensor, parts: Parts, given: Node) -> Tensor:
+def placed(x: Tensor, key: Any, given: Node, added: bool) -> Tensor:
+    """A copy of `x` with the values at `key`; `added`: added to what is there, as often as a place is named."""
+    return _written(x, parts_of(x, key), given, added)
+
+
+def _written(x: Tensor, parts: Parts, given: Node, added: bool) -> Tensor:
     if any(isinstance(part, Mask) for part in parts):
-        return _where(x, parts, given)
+        return _where(x, parts, given, added)
     positions = positions_of(x.shape, parts)
     values = _fitting(given, positions.shape)
-    flat = (
-        reshaped(x, (x.size,)).node,
-        reshaped(positions, (positions.size,)).node,
-        ops.reshape.node((values,), {"shape": (positions.size,)}),
-    )
-    return reshaped(wrap(ops.put.node(flat, {})), x.shape)
+    places = reshaped(positions, (positions.size,)).node
+    entries = ops.reshape.node((values,), {"shape": (positions.size,)})
+    if added:
+        sums = ops.scatter_add.node((entries, places), {"axis": 0, "size": x.size})
+        return x + reshaped(wrap(sums), x.shape)
+    flat = reshaped(x, (x.size,)).node
+    return reshaped(wrap(ops.put.node((flat, places, entries), {})), x.shape)
 
 
-def _value_node(x: Tensor, value: Any) -> Node:
+def value_node(x: Tensor, value: Any) -> Node:
     """The value in the dtype of `x`; Python numbers are weak, but a float is no integer."""
     if isinstance(value, bool | int | float) and not isinstance(value, np.generic):
         if isinstance(value, float) and x.dtype.kind != "f":
@@ -299,8 +303,8 @@ def _coordinates(one: Part, size: int) -> Tensor:
     return wrap(Node(CONSTANT, value=np.arange(one.start, one.stop, one.step, dtype=int64)))
 
 
-def _where(x: Tensor, parts: Parts, given: Node) -> Tensor:
-    """`x[mask] = v` with a mask that is not known yet: each entry is the old one or the value."""
+def _where(x: Tensor, parts: Parts, given: Node, added: bool) -> Tensor:
+    """`x[mask] = v` with a mask that is not known yet: each entry is the old one or the value (or their sum)."""
     place = next(k for k, one in enumerate(parts) if isinstance(one, Mask))
     mask = parts[place]
     assert isinstance(mask, Mask)
@@ -310,15 +314,15 @@ def _where(x: Tensor, parts: Parts, given: Node) -> Tensor:
     around = [*parts[:place], *whole, *parts[place + 1 :]]
     old = _read(x, around)
     own = [one for one in parts[:place] if _keeps(one)]
-    chosen = _choice(old, mask.chosen, given, len(own), _layout(parts).before)
+    chosen = _choice(old, mask.chosen, given, len(own), _layout(parts).before, added)
     if len(around) == len(whole) or all(
         isinstance(one, Regular) and one.entries == range(size) for one, size in zip(around, x.shape)
     ):
         return chosen
-    return _written(x, around, chosen.node)
+    return _written(x, around, chosen.node, False)
 
 
-def _choice(old: Tensor, mask: Tensor, given: Node, at: int, counted: int) -> Tensor:
+def _choice(old: Tensor, mask: Tensor, given: Node, at: int, counted: int, added: bool) -> Tensor:
     """The value where the mask holds, the old entries elsewhere.
 
     The mask's axes are those from `at` on; for the value they are one axis, `counted`, of an unknown size.
@@ -341,7 +345,8 @@ def _choice(old: Tensor, mask: Tensor, given: Node, at: int, counted: int) -> Te
         value = reshaped(value, (1,) * (old.ndim - value.ndim) + value.shape)
         value = moved(value, tuple(range(many)), tuple(range(at, at + many)))
     bools = reshaped(mask, mask.shape + (1,) * (old.ndim - at - many))
-    nodes = (dispatch.broadcast(bools.node, old.shape), _fitting(value.node, old.shape), old.node)
+    new = wrap(_fitting(value.node, old.shape))
+    nodes = (dispatch.broadcast(bools.node, old.shape), (old + new if added else new).node, old.node)
     return wrap(ops.where.node(nodes, {}))
 
 
