@@ -17,7 +17,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import ops
 from ..dtypes import Dtype, as_dtype
-from ..errors import ArgumentError, DtypeError, GradientError, ShapeError, TraceError
+from ..errors import (
+    ArgumentError,
+    DtypeError,
+    GradientError,
+    NoAxisError,
+    ShapeError,
+    SharingError,
+    TraceError,
+)
 from ..graph import Cell, Node, Trace, state
 from ..operations import CONSTANT, Attributes, Operation
 from ..structure import bump_structure
@@ -229,10 +237,16 @@ class Tensor(Operators):
 
     def __len__(self) -> int:
         if not self.shape:
-            raise ShapeError("len() needs at least one axis; got a tensor of shape ()")
+            raise NoAxisError(
+                "len() needs at least one axis; got a tensor of shape (). Use x[None] or x.item()"
+            )
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise NoAxisError(
+                "iteration needs at least one axis; got a tensor of shape (). Use x[None] or x.item()"
+            )
         return (self[k] for k in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
@@ -329,7 +343,7 @@ class Tensor(Operators):
                 "requires grad. Use .detach().numpy()"
             )
         if copy is False:
-            raise ArgumentError("a tensor's memory is not shared; got copy=False from NumPy. Use copy=None")
+            raise SharingError("a tensor's memory is not shared; got copy=False from NumPy. Use copy=None")
         array = self._array().copy()
         return array if dtype is None else array.astype(dtype, copy=False)
 
@@ -344,7 +358,7 @@ class Tensor(Operators):
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        return interchange.to_dlpack(self, max_version, copy)
+        return interchange.to_dlpack(self, max_version, dl_device, copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # kDLCPU, device 0
@@ -361,6 +375,14 @@ class Tensor(Operators):
 
     def _repr_html_(self) -> str:
         return display.table(self.node, self._cell is not None)
+
+    def __copy__(self) -> Tensor:
+        """Another handle: on the same cell, or on a result whose gradient passes through."""
+        if self._cell is None:
+            return self.clone()
+        twin = type(self).__new__(type(self))
+        twin._node, twin._cell, twin._grad = None, self._cell, None
+        return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self._cell is None and self.requires_grad:
