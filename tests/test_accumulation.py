@@ -79,7 +79,9 @@ def test_scatter_add_adds_every_entry_where_its_index_says(case):
     for place in np.ndindex(index.shape):
         want[(*place[:along], index[place], *place[along + 1 :])] += source[place]
     given = cr.asarray(x)
-    np.testing.assert_allclose(cr.scatter_add(given, axis, index, source).numpy(), want, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(
+        cr.scatter_add(given, axis, index, source).numpy(), want, rtol=1e-13, atol=1e-14
+    )
     np.testing.assert_allclose(given.scatter_add(axis, index, source).numpy(), want, rtol=1e-13, atol=1e-14)
     np.testing.assert_array_equal(given.numpy(), x)
 
@@ -96,7 +98,9 @@ def test_index_add_and_index_put_are_numpys_add_at(shape, data):
     want = x.copy()
     np.add.at(want, key, 2.0 * source)
     given = cr.asarray(x)
-    np.testing.assert_allclose(given.index_add(axis, index, source, alpha=2.0).numpy(), want, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(
+        given.index_add(axis, index, source, alpha=2.0).numpy(), want, rtol=1e-13, atol=1e-14
+    )
     np.testing.assert_allclose(
         cr.index_put(given, key, 2.0 * source, accumulate=True).numpy(), want, rtol=1e-14
     )

@@ -14,7 +14,7 @@ from . import data, functional, linalg, nn, optim, testing
 from .config import config
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
-from .elsewhere import checked_call, missing
+from .elsewhere import become_room, checked_call, missing
 from .errors import (
     ArgumentError, AxisError, BoundsError, ChainruleError, CompileError, CotangentError, DataError, DtypeError,
     ExpressionError, GradientCheckError, GradientError, GraphError, GraphRetainedWarning, MissingExtraError,
@@ -77,9 +77,9 @@ __all__ = [
     "DataError", "DtypeError", "ExpressionError", "FloatInfo", "Generator", "GradientCheckError",
     "GradientError", "GraphError", "GraphRetainedWarning", "IntegerInfo", "LearningRates",
     "MissingExtraError", "MissingNameError", "NamespaceInfo", "NoAxisError", "NonFiniteError", "Rescue", "Run",
-    "RunError", "ShapeError", "SharingError", "Story", "Tensor", "TraceError", "UniqueAll", "UniqueCounts", "UniqueInverse",
-    "__array_namespace_info__", "abs", "acos", "acosh", "add", "all", "allclose", "any", "arange", "argmax",
-    "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and",
+    "RunError", "ShapeError", "SharingError", "Story", "Tensor", "TraceError", "UniqueAll", "UniqueCounts",
+    "UniqueInverse", "__array_namespace_info__", "abs", "acos", "acosh", "add", "all", "allclose", "any", "arange",
+    "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and",
     "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool",
     "broadcast_arrays", "broadcast_shapes", "broadcast_to", "can_cast", "ceil", "checkpoint", "clip",
     "compile", "concat", "config", "copysign", "cos", "cosh", "count_nonzero", "cumulative_prod",
@@ -111,6 +111,13 @@ if not TYPE_CHECKING:  # a type checker would take every name for known
     for _name in __all__:
         if isinstance(globals()[_name], _Function) and globals()[_name].__module__.startswith("chainrule.tensor."):
             globals()[_name] = checked_call(globals()[_name])
+
+    # Inner rooms are attributes of the package too, as Python has it. Whoever calls one is told so.
+    for _name in list(globals()):
+        become_room(globals()[_name], __name__)
+
+    def __dir__() -> list[str]:
+        return [*__all__, *(_name for _name in globals() if _name.startswith("__"))]
 
     def __getattr__(name: str) -> object:
         raise missing(name)

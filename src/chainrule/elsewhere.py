@@ -10,9 +10,10 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
-from .errors import ArgumentError, MissingNameError
+from .errors import ArgumentError, MissingNameError, NotAFunctionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +55,32 @@ def missing(name: str) -> MissingNameError:
     return MissingNameError(
         f"chainrule has no {name!r}. {f'Use {advice}' if advice else 'See dir(chainrule)'}"
     )
+
+
+class _Room(ModuleType):
+    """A module of the package: called as if it were a function it says what it is."""
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        name = self.__name__.partition(".")[2]
+        advice = _OF_CALLED_ROOMS.get(name, f"See dir(chainrule.{name})")
+        raise NotAFunctionError(f"chainrule.{name} is a room of the package, not a function. {advice}")
+
+
+_OF_CALLED_ROOMS = {
+    "trace": "Use x[k, k].sum() with k = cr.arange(n) for the sum of a diagonal, cr.compile(f).stages() for a graph",
+    "compiler": "Use cr.compile(f)",
+    "autodiff": "Use cr.grad(f), or backward()",
+    "graph": "Use cr.compile(f).stages()['trace']",
+    "data": "Use cr.data.DataLoader(…), or arrays as they are",
+    "train": "Use cr.fit(model, data)",
+    "testing": "Use cr.testing.check_grads(f, args)",
+}
+
+
+def become_room(value: object, package: str) -> None:
+    """Let a module of the package say what it is when it is called; anything else stays as it is."""
+    if type(value) is ModuleType and value.__name__.startswith(f"{package}."):
+        value.__class__ = _Room
 
 
 # ------------------------------------------------------------------------------------------ keywords

@@ -159,6 +159,10 @@ class MissingNameError(ChainruleError, AttributeError):
     """A name of PyTorch or NumPy that is called otherwise here; the message says how."""
 
 
+class NotAFunctionError(ChainruleError, TypeError):
+    """A part of the package was called that is no function."""
+
+
 class MissingKeyError(ChainruleError, KeyError):
     """A name that a dict of layers lacks; the message says which there are."""
 

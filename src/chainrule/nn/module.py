@@ -74,6 +74,9 @@ class Module:
     ([2.0, 6.0], ['factor'])
     """
 
+    # A network is handed around as one thing, also where it is a dataclass.
+    __one_leaf__ = True
+
     training: bool
     # What each registered attribute is; the values themselves are ordinary attributes.
     _kinds: dict[str, str]
