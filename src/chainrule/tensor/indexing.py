@@ -25,7 +25,8 @@ from .core import Tensor, as_tensor, wrap
 from .keys import Gap, Indices, Mask, NewAxis, Part, Parts, Regular, Single, Stretch, parts_of
 from .manipulation import moved, reshaped
 
-_WHOLE = slice(None)
+_CHOSEN, _SLICES, _KEPT = (Single, Indices, Mask), (Regular, Stretch), (Regular, Stretch, NewAxis)
+_IN_PLACE = {Indices, Regular}
 
 
 def getitem(x: Tensor, key: Any) -> Tensor:
@@ -40,7 +41,7 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     """
     parts = parts_of(x, key)
     for part in parts:
-        if isinstance(part, Mask):
+        if type(part) is Mask:
             raise _unknown_length(x, part)
     return _read(x, parts)
 
@@ -114,7 +115,7 @@ def _fitting(node: Node, shape: tuple[int, ...]) -> Node:
 # --------------------------------------------------------------------------------------- where the result's axes lie
 
 
-@dataclass
+@dataclass(slots=True)
 class Layout:
     """The result's axes: those before the index arrays, the common axes of the arrays, those behind.
 
@@ -134,6 +135,8 @@ def _layout(parts: Parts) -> Layout:
     if anything stands between them, in front of all others.
     """
     arrays = [part.at.shape for part in parts if isinstance(part, Indices)]
+    if not arrays and not any(isinstance(part, Mask) for part in parts):
+        return Layout(0, ())
     try:
         shape = broadcast_shapes("an index", *arrays)
     except ShapeError:
@@ -143,7 +146,7 @@ def _layout(parts: Parts) -> Layout:
         ) from None
     if not any(isinstance(part, Mask) or _is_array(part) for part in parts):
         return Layout(0, shape)
-    chosen = [k for k, part in enumerate(parts) if isinstance(part, Single | Indices | Mask)]
+    chosen = [k for k, part in enumerate(parts) if type(part) in _CHOSEN]
     together = chosen[-1] - chosen[0] + 1 == len(chosen)
     kept = [k for k, part in enumerate(parts) if _keeps(part)]
     return Layout(len([k for k in kept if k < chosen[0]]) if together else 0, shape)
@@ -151,70 +154,87 @@ def _layout(parts: Parts) -> Layout:
 
 def _keeps(part: Part) -> bool:
     """Whether an axis of the result is this part's own."""
-    return isinstance(part, Regular | Stretch | NewAxis)
+    return type(part) in _KEPT
 
 
 # --------------------------------------------------------------------------------------- reading
 
 
 def _read(x: Tensor, parts: Parts) -> Tensor:
+    kinds = {type(one) for one in parts}
+    if Indices not in kinds and Stretch not in kinds:
+        part = _sliced(x, parts, True)
+        return x.clone() if part is x else part
+    arrays = [k for k, one in enumerate(parts) if type(one) is Indices]
+    if len(arrays) == 1 and kinds <= _IN_PLACE:
+        part, (place,) = _sliced(x, parts, False), arrays
+        return wrap(ops.take.node((part.node, parts[place].at.node), {"axis": place}))  # type: ignore[attr-defined]
     layout = _layout(parts)
-    part = _sliced(x, parts)
+    part = _sliced(x, parts, False)
     # From here on the axes of `part` are those of the slices and of the index arrays, in their order.
-    axis, kept, chosen = 0, [], []
+    axis, chosen = 0, []
     for one in parts:
         if isinstance(one, Indices):
-            chosen.append((axis, one.at))
+            chosen.append((axis, one))
             axis += 1
-        elif isinstance(one, Regular | Stretch):
+        elif type(one) in _SLICES:
             if isinstance(one, Stretch):
                 part = wrap(ops.take.node((part.node, _along(one).node), {"axis": axis}))
-            kept.append(axis)
             axis += 1
+    own = [[one] for one in parts if _keeps(one)]
     if chosen:
-        slices = [one for one in parts if _keeps(one)][: layout.before]
-        place = len([one for one in slices if not isinstance(one, NewAxis)])
-        part = _taken(part, chosen, place)
+        before = [one for (one,) in own[: layout.before] if not isinstance(one, NewAxis)]
+        part = _taken(part, chosen, len(before))
     sizes = iter(part.shape)
     shape: list[int] = []
-    own = [[one] for one in parts if _keeps(one)]
     for group in (*own[: layout.before], layout.shape if chosen else (), *own[layout.before :]):
         shape.extend([1 if isinstance(one, NewAxis) else next(sizes) for one in group])
-    part = reshaped(part, tuple(shape))
-    return x.clone() if part is x else part
+    return reshaped(part, tuple(shape))
 
 
-def _sliced(x: Tensor, parts: Parts) -> Tensor:
-    """The known slices and integers of a key: of the integers no axis is left, of a single bool one of size 1."""
-    starts, stops, steps, shape, turned = [], [], [], [], []
-    sizes = iter(x.shape)
+def _sliced(x: Tensor, parts: Parts, with_new: bool) -> Tensor:
+    """The known slices and integers of a key: of the integers no axis is left, of a single bool one of size 1.
+
+    with_new: new axes too.
+    """
+    starts: list[int] = []
+    stops, steps, shape, turned = [], [], [], []
+    source = x.shape
     for one in parts:
-        if isinstance(one, Indices) and one.flag:
-            shape.append(1)
+        kind = type(one)
         if not one.axes:
+            if (kind is NewAxis and with_new) or kind is Indices:
+                shape.append(1)
             continue
-        low, high, step = 0, next(sizes), 1
-        if isinstance(one, Single):
-            low, high = one.place, one.place + 1
-        elif isinstance(one, Regular):
-            entries = one.entries
-            ends = (entries[0], entries[-1]) if entries else (0, -1)
-            low, high, step = min(ends), max(ends) + 1, abs(one.step)
-            if one.step < 0 and len(entries) > 1:
-                turned.append(len(shape))
-            if not entries:
-                low, high = 0, 0
+        low, high, step = 0, source[len(starts)], 1
+        if kind is Single:
+            low = one.place  # type: ignore[attr-defined]
+            high = low + 1
+        else:
+            if kind is Regular:
+                low, high, step = _forward(one.entries)  # type: ignore[attr-defined]
+                if step < 0:
+                    step = -step
+                    turned.append(len(shape))
+            shape.append((high - low + step - 1) // step)
         starts.append(low)
         stops.append(high)
-        steps.append(step if high - low > 1 else 1)
-        if not isinstance(one, Single):
-            shape.append(len(range(low, high, step)))
+        steps.append(step)
     part = x
-    if any(starts) or tuple(stops) != x.shape or steps != [1] * x.ndim:
+    if any(starts) or tuple(stops) != source or steps != [1] * len(source):
         attributes = {"starts": tuple(starts), "stops": tuple(stops), "steps": tuple(steps)}
         part = wrap(ops.slice_.node((x.node,), attributes))
     part = reshaped(part, tuple(shape))
     return wrap(ops.flip.node((part.node,), {"axes": tuple(turned)})) if turned else part
+
+
+def _forward(entries: range) -> tuple[int, int, int]:
+    """The same positions from the first to the last: (start, stop, step), the step negative where they are turned."""
+    if not entries:
+        return 0, 0, 1
+    if entries.step > 0:
+        return entries.start, entries.stop, entries.step
+    return entries[-1], entries[0] + 1, entries.step if len(entries) > 1 else 1
 
 
 def _along(one: Stretch) -> Tensor:
@@ -225,30 +245,30 @@ def _along(one: Stretch) -> Tensor:
     return steps + wrap(dispatch.astype(one.start.node, int64))
 
 
-def _taken(part: Tensor, chosen: list[tuple[int, Tensor]], place: int) -> Tensor:
+def _taken(part: Tensor, chosen: list[tuple[int, Indices]], place: int) -> Tensor:
     """The entries of several axes at indices that are read side by side; their axes stand at `place` then."""
     axes = [axis for axis, _ in chosen]
     if len(chosen) == 1:
         source = moved(part, axes[0], place)
-        return wrap(ops.take.node((source.node, chosen[0][1].node), {"axis": place}))
+        return wrap(ops.take.node((source.node, chosen[0][1].at.node), {"axis": place}))
     source = moved(part, axes, tuple(range(place, place + len(axes))))
     sizes = source.shape[place : place + len(axes)]
-    flat = _flat([at for _, at in chosen], sizes)
+    flat = _flat([one for _, one in chosen], sizes)
     rest = source.shape[place + len(axes) :]
     source = reshaped(source, (*source.shape[:place], math.prod(sizes), *rest))
     return wrap(ops.take.node((source.node, flat.node), {"axis": place}))
 
 
-def _flat(indices: list[Tensor], sizes: tuple[int, ...]) -> Tensor:
+def _flat(indices: list[Indices], sizes: tuple[int, ...]) -> Tensor:
     """Positions in several axes of these sizes as positions in one."""
     total = _from_front(indices[0], sizes[0])
-    for at, size in zip(indices[1:], sizes[1:]):
-        total = total * size + _from_front(at, size)
+    for one, size in zip(indices[1:], sizes[1:]):
+        total = total * size + _from_front(one, size)
     return total
 
 
-def _from_front(at: Tensor, size: int) -> Tensor:
-    return wrap(ops.from_front.node((at.node,), {"size": size}))
+def _from_front(one: Indices, size: int) -> Tensor:
+    return one.at if one.from_front else wrap(ops.from_front.node((one.at.node,), {"size": size}))
 
 
 # --------------------------------------------------------------------------------------- writing
@@ -274,7 +294,7 @@ def positions_of(shape: tuple[int, ...], parts: Parts) -> Tensor:
         axis += one.axes
         if isinstance(one, Single):
             known += one.place * stride
-        elif not isinstance(one, NewAxis | Gap):
+        elif type(one) is not NewAxis and type(one) is not Gap:
             coordinates, end = _coordinates(one, size), ndim - layout.before - arrays
             if not isinstance(one, Indices):
                 end = ndim - 1 - (kept if kept < layout.before else kept + arrays)
@@ -296,11 +316,11 @@ def _extent(one: Part) -> int:
 def _coordinates(one: Part, size: int) -> Tensor:
     """The positions along its axis that a part stands for."""
     if isinstance(one, Indices):
-        return _from_front(one.at, size)
+        return _from_front(one, size)
     if isinstance(one, Stretch):
         return _along(one)
     assert isinstance(one, Regular)
-    return wrap(Node(CONSTANT, value=np.arange(one.start, one.stop, one.step, dtype=int64)))
+    return wrap(Node(CONSTANT, value=np.asarray(one.entries, int64)))
 
 
 def _where(x: Tensor, parts: Parts, given: Node, added: bool) -> Tensor:
@@ -310,7 +330,7 @@ def _where(x: Tensor, parts: Parts, given: Node, added: bool) -> Tensor:
     assert isinstance(mask, Mask)
     if any(isinstance(one, Mask) or _is_array(one) for one in (*parts[:place], *parts[place + 1 :])):
         raise _unknown_length(x, mask)
-    whole: Parts = [Regular(0, size, 1) for size in mask.chosen.shape]
+    whole: Parts = [Regular(range(size)) for size in mask.chosen.shape]
     around = [*parts[:place], *whole, *parts[place + 1 :]]
     old = _read(x, around)
     own = [one for one in parts[:place] if _keeps(one)]

@@ -43,16 +43,9 @@ class Gap(Part):
 
 @dataclass
 class Regular(Part):
-    """A slice whose three numbers are known."""
+    """A slice whose three numbers are known: `entries` are the positions along the axis."""
 
-    start: int
-    stop: int
-    step: int
-
-    @property
-    def entries(self) -> range:
-        """The positions along the axis."""
-        return range(self.start, self.stop, self.step)
+    entries: range
 
 
 @dataclass
@@ -75,11 +68,12 @@ class Single(Part):
 class Indices(Part):
     """Positions in a tensor of whole numbers, negative ones counted from the end; `flag`: of no axis at all.
 
-    Several of them are read side by side, broadcast to one shape.
+    `from_front`: int64, and known to have no negative ones. Several parts are read side by side, broadcast.
     """
 
     at: Tensor
     flag: bool = False
+    from_front: bool = False
 
     @property
     def axes(self) -> int:  # type: ignore[override]
@@ -108,13 +102,14 @@ def parts_of(x: Tensor, key: Any) -> Parts:
     Raises BoundsError for an index outside its axis, ShapeError or DtypeError for what is no key of this tensor.
     """
     pieces = [_plain(one) for one in (key if isinstance(key, tuple) else (key,))]
-    pieces = _without_ellipsis(x.shape, pieces)
+    shape = x.shape
+    pieces = _without_ellipsis(shape, pieces)
     parts: Parts = []
     axis = 0
     for one in pieces:
-        made = _parts(one, x.shape, axis)
-        parts.extend(made)
-        axis += sum([part.axes for part in made])
+        for part in _parts(one, shape, axis):
+            parts.append(part)
+            axis += part.axes
     return parts
 
 
@@ -123,7 +118,7 @@ def parts_of(x: Tensor, key: Any) -> Parts:
 
 def _plain(key: Any) -> Any:
     """One piece of a key: an integer, a slice, None, Ellipsis, a NumPy array, or a tensor without numbers yet."""
-    if key is None or key is Ellipsis or type(key) is int or isinstance(key, slice):
+    if key is None or key is Ellipsis or type(key) is int or type(key) is slice:
         return key
     if isinstance(key, list | tuple) and any(isinstance(one, Tensor) for one in key):
         key = _stacked(key)
@@ -172,6 +167,8 @@ def _axes_of(piece: Any) -> int:
 
 def _without_ellipsis(shape: tuple[int, ...], pieces: list[Any]) -> list[Any]:
     """The key with `...` written out, and whole slices for the axes that it does not name."""
+    if len(pieces) == len(shape) and all(type(one) is int or type(one) is slice for one in pieces):
+        return pieces
     gaps = [k for k, one in enumerate(pieces) if one is Ellipsis]
     if len(gaps) > 1:
         raise ShapeError("an index can hold one Ellipsis (...) at most; got several")
@@ -208,7 +205,7 @@ def _parts(piece: Any, shape: tuple[int, ...], axis: int) -> Parts:
         return [Mask(piece)]
     if not piece.ndim:
         return [Indices(_of_array(np.zeros(int(piece), int64)), flag=True)]
-    return [Indices(_of_array(places)) for places in np.nonzero(piece)]
+    return [Indices(_of_array(places.astype(int64)), from_front=True) for places in np.nonzero(piece)]
 
 
 def _of_array(array: NDArray[Any]) -> Tensor:
@@ -232,23 +229,27 @@ def _outside(found: str, axis: int, shape: tuple[int, ...]) -> BoundsError:
 def _indices(piece: Any, axis: int, shape: tuple[int, ...]) -> Indices:
     if isinstance(piece, Tensor):
         return Indices(piece)
+    low = 0
     if piece.size:
         low, high = int(piece.min()), int(piece.max())
         if low < -shape[axis] or high >= shape[axis]:
             raise _outside(f"{low} to {high}", axis, shape)
-    return Indices(_of_array(piece))
+    return Indices(_of_array(piece), from_front=low >= 0 and piece.dtype == int64)
 
 
 # --------------------------------------------------------------------------------------- slices
 
 
 def _sliced(key: slice, size: int) -> Part:
-    start, stop, step = (_bound(one) for one in (key.start, key.stop, key.step))
+    start, stop, step = key.start, key.stop, key.step
+    if start is None and stop is None and step is None:
+        return Regular(range(size))
+    start, stop, step = _bound(start), _bound(stop), _bound(step)
     if isinstance(start, Tensor) or isinstance(stop, Tensor) or isinstance(step, Tensor):
         return _stretch(start, stop, step, size)
     if step == 0:
         raise ShapeError("a slice needs a step other than 0; got 0")
-    return Regular(*slice(start, stop, step).indices(size))
+    return Regular(range(*slice(start, stop, step).indices(size)))
 
 
 def _bound(part: Any) -> Any:
