@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import chainrule as cr
-from chainrule import ops
+from chainrule import nn, ops
 from chainrule.graph import evaluate
 from chainrule.trace.function import arguments_of, trace
 
@@ -373,6 +373,77 @@ def test_a_shape_that_depends_on_the_data_names_the_line_and_the_cure(name):
     with pytest.raises(cr.TraceError, match=message) as caught:
         cr.compile(function)(cr.tensor(numbers((3, 4))))
     assert "test_compiled_indexing.py" in str(caught.value)
+
+
+class Counter(nn.Module):
+    """A table of which rows are read, and a count of how often."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(np.arange(1.0, 13.0).reshape(3, 4))
+        self.register_buffer("hits", cr.zeros(3))
+
+    def forward(self, k):
+        self.hits[k] = self.hits[k] + 1.0
+        return (self.table[k, :2] ** 2).sum()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_state_is_read_and_written_by_index(engine):
+    def learner():
+        model = Counter()
+
+        def step(k):
+            loss = model(k)
+            loss.backward()
+            with cr.no_grad():
+                model.table.copy_(model.table - 0.1 * model.table.grad)
+                model.table[k[:1], 3] = 0.0
+                model.table[model.table > 9.5] = 9.0
+            model.table.grad = None
+            return loss
+
+        return model, step
+
+    (eager, plain), (model, step) = learner(), learner()
+    step = cr.compile(step, backend=engine)
+    for k in ([0, 1], [1, 1], [2, -1]):
+        assert abs(step(cr.tensor(k)).item() - plain(cr.tensor(k)).item()) < 1e-9
+    for name, one in model.state_dict().items():
+        np.testing.assert_allclose(one.numpy(), eager.state_dict()[name].numpy(), rtol=1e-12)
+
+
+SCANS = {
+    "read": lambda x, k: (x[k : k + 2].sum() + x[k, 1], x[[k, k + 1]]),
+    "written": lambda x, k: (cr.index_put(x, (k, slice(None)), 1.0, accumulate=True).sum(), x[k]),
+    "through a mask": lambda x, k: (cr.index_put(x, x > x[k, 0], 0.0).sum(), x[k]),
+}
+
+
+@pytest.mark.parametrize("engine", [None, *ENGINES])
+@pytest.mark.parametrize("name", SCANS)
+def test_the_steps_of_a_scan_read_and_write_by_index(name, engine):
+    def run(x, ks):
+        def step(carry, k):
+            total, row = SCANS[name](x, k)
+            return carry + total, row
+
+        carry, rows = cr.scan(step, cr.asarray(0.0, dtype=cr.float64), ks)
+        return carry * (rows * rows).sum()
+
+    x, ks = cr.asarray(numbers((6, 4))), cr.tensor([0, 2, 4])
+    want = cr.asarray(0.0, dtype=cr.float64)
+    rows = []
+    for k in ks.tolist():
+        total, row = SCANS[name](x, k)
+        want, rows = want + total, [*rows, row]
+    want = want * (cr.stack(rows) ** 2).sum()
+    act = run if engine is None else cr.compile(run, backend=engine)
+    assert abs(act(x, ks).item() - want.item()) < 1e-10
+    slope = cr.grad(run) if engine is None else cr.compile(cr.grad(run), backend=engine)
+    assert slope(x, ks).shape == x.shape
+    with pytest.raises(cr.BoundsError, match=r"got .* to (5|6|9|10)"):
+        act(x, cr.tensor([0, 9, 4]))
 
 
 SEARCHES = {

@@ -375,5 +375,6 @@ def _unknown_length(x: Tensor, mask: Mask) -> TraceError:
     return TraceError(
         f"{trace.place} the shape of every result must be known, and how many entries a mask chooses depends on the "
         f"data; got a mask of shape {mask.chosen.shape} for shape {x.shape}. Write cr.where(mask, x, 0) or x * mask "
-        "and sum that, x[mask] = v to set entries, or run this step with cr.compile(..., fallback=True)"
+        "and sum that, x[mask] = v to set entries, cr.index_put(x, mask, v, accumulate=True) to add to them, or run "
+        "this step with cr.compile(..., fallback=True)"
     )

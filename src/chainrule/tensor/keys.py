@@ -292,7 +292,7 @@ def _stretch(start: Any, stop: Any, step: Any, size: int) -> Stretch:
             (ops.greater_equal.on_nodes((at, 0), {}), ops.less.on_nodes((at, most), {})), {}
         )
         message = (
-            f"a slice of {count} entries of {size} must begin from 0 to {most - 1}; got {{low}}. "
+            f"a slice of {count} entries of {size} must begin from 0 to {most - 1}; got {{low}} to {{high}}. "
             "Clip the start: cr.clip(k, 0, size − length)"
         )
         state.trace.check(holds, message, BoundsError, at)
