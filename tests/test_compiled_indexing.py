@@ -225,6 +225,8 @@ MASKED = [
     ((2, 3, 4, 2), (slice(None), 1, slice(None), Given(0)), [np.asarray([True, False])]),
     ((2, 3, 4, 2), (slice(None), Given(0), None, 1), [np.ones((3, 4), bool)]),
     ((2, 3, 4), (..., Given(0)), [np.asarray([True, False, True, True])]),
+    ((2, 3), (Given(0), slice(0, None), None), [np.asarray([True, False])]),
+    ((2, 3), (None, Given(0)), [np.ones((2, 3), bool)]),
     ((2, 3, 4), (Given(0),), [np.asarray(True)]),
     ((2, 3), (slice(None), 2, Given(0)), [np.asarray(False)]),
     ((2, 3), (slice(None), Given(1), Given(0)), [np.asarray(True), np.asarray(1)]),

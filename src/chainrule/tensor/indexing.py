@@ -335,7 +335,7 @@ def _where(x: Tensor, parts: Parts, given: Node, added: bool) -> Tensor:
     old = _read(x, around)
     own = [one for one in parts[:place] if _keeps(one)]
     chosen = _choice(old, mask.chosen, given, len(own), _layout(parts).before, added)
-    if len(around) == len(whole) or all(
+    if len(around) == x.ndim and all(
         isinstance(one, Regular) and one.entries == range(size) for one, size in zip(around, x.shape)
     ):
         return chosen
