@@ -313,6 +313,19 @@ SAMPLES: dict[str, Samples] = {
         ([(3, 5)], {"axis": 0, "descending": False}),
         ([np.asarray([2, 1, 2, 1])], {"axis": 0, "descending": True}),
         ([(0, 3)], {"axis": 0, "descending": True})),
+    "from_front": structural(
+        "from_front", lambda indices, *, size: np.asarray(indices, "int64") % max(size, 1),
+        ([np.asarray([3, 0, -1, -7])], {"size": 7}),
+        ([np.asarray([[4, 4], [0, -5]], "int8")], {"size": 5}),
+        ([np.asarray([1, 2], "uint8")], {"size": 3}),
+        ([np.asarray(2)], {"size": 3}),
+        ([np.zeros((0,), "int64")], {"size": 0}), integers=False),
+    "searchsorted": structural(
+        "searchsorted", lambda ordered, values, *, side: np.searchsorted(ordered, values, side),
+        ([np.asarray([1.0, 2.0, 2.0, 5.0]), np.asarray([2.0, 0.0, 9.0])], {"side": "left"}),
+        ([np.asarray([1.0, 2.0, 2.0, 5.0]), np.asarray([[2.0], [math.inf]])], {"side": "right"}),
+        ([np.asarray([1, 2, 2, 5]), np.asarray(2)], {"side": "right"}),
+        ([np.zeros((0,)), np.asarray([2.0])], {"side": "left"}), integers=False),
     "random_bits": structural(
         "random_bits", _threefry,
         ([np.asarray([1, 2, 3, 4], "uint32")], {"size": 7}),
@@ -644,6 +657,8 @@ CONVENTIONS: dict[str, tuple[Convention, ...]] = {
     "take_along": (Convention((_f(1, 2, 3), _i(3)), error=BoundsError),
                    Convention((_f(1, 2, 3), _i(-4)), error=BoundsError)),
     "scatter_along": (Convention((_f(1), _i(3)), attributes={"size": 3}, error=BoundsError),),
+    "from_front": (Convention((_i(3),), attributes={"size": 3}, error=BoundsError),
+                   Convention((_i(-4),), attributes={"size": 3}, error=BoundsError)),
     "put": (Convention((_f(1, 2, 3), _i(1, 1), _f(8, 9)), _f(1, 9, 3), (_f(1, 0, 1), _f(0, 1))),
             Convention((_f(1, 2, 3), _i(3), _f(8)), error=BoundsError)),
     "sum": (Convention((_f(),), np.asarray(0.0), (_f(),), ROW),

@@ -22,7 +22,7 @@ LEVELS = {
     "ops": 2, "rewrite": 2,
     "autodiff": 3, "scans": 3.5,
     "tensor": 4, "iteration": 4.5,
-    "functional": 5, "transforms": 5, "trace": 5, "compiler": 5, "backends": 5,
+    "functional": 5, "linalg": 5, "transforms": 5, "trace": 5, "compiler": 5, "backends": 5,
     "runtime": 6, "clipping": 6,
     "nn": 7, "optim": 7, "data": 7, "explain": 7,
     "train": 8,

@@ -151,7 +151,7 @@ SIGNATURES = {
     "broadcast_shapes": "(*shapes)",
     "broadcast_to": "(x, /, shape)",
     "concat": "(arrays, /, *, axis=0)",
-    "expand_dims": "(x, /, *, axis=0)",
+    "expand_dims": "(x, /, axis=0)",
     "flip": "(x, /, *, axis=None)",
     "moveaxis": "(x, source, destination, /)",
     "permute_dims": "(x, /, axes)",

@@ -134,6 +134,18 @@ def test_functions_take_arguments_in_pytorchs_order() -> None:
         lambda *a: torch.nn.functional.conv2d(*a, (2, 1), (1, 0), 1, 2),
         x, w, b,
     )  # fmt: skip
+    x, w, b = normal(2, 4, 5, 6, 7), normal(6, 2, 2, 3, 2), normal(6)
+    same_function(
+        lambda *a: F.conv3d(*a, (2, 1, 1), (1, 0, 1), 1, 2),
+        lambda *a: torch.nn.functional.conv3d(*a, (2, 1, 1), (1, 0, 1), 1, 2),
+        x, w, b,
+    )  # fmt: skip
+    x, w, b = normal(2, 4, 3, 4, 3), normal(4, 3, 2, 3, 2), normal(6)
+    same_function(
+        lambda *a: F.conv_transpose3d(*a, 2, 1, 1, 2),
+        lambda *a: torch.nn.functional.conv_transpose3d(*a, 2, 1, 1, 2),
+        x, w, b,
+    )  # fmt: skip
     x, w, b = normal(2, 4, 4, 3), normal(4, 3, 3, 2), normal(6)
     same_function(
         lambda *a: F.conv_transpose2d(*a, 2, 1, 1, 2),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -749,3 +753,58 @@ def test_fit_by_jax_goes_on_from_a_checkpoint(tmp_path: Any) -> None:
     train(tmp_path / "parts", 2, False)
     parts = train(tmp_path / "parts", 4, True)
     assert_same(parts, whole, 0)
+
+
+FORKED = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+import chainrule as cr
+if sys.argv[1] == "imported":
+    import jax
+w = cr.tensor([1.0, 2.0], requires_grad=True)
+
+@cr.compile(backend="jax")
+def step(x):
+    loss = (w * x).sum()
+    loss.backward()
+    with cr.no_grad():
+        w.copy_(w - 0.1 * w.grad)
+    w.grad = None
+    return loss
+
+if sys.argv[1] == "started":
+    step(cr.ones(2))
+child = os.fork()
+if not child:
+    for act in (lambda: step(cr.ones(2)), lambda: cr.compile(lambda x: x + 1, backend="jax")(cr.ones(2))):
+        try:
+            print("ran", act().tolist(), flush=True)
+        except cr.CompileError as failure:
+            print(failure, flush=True)
+    print(w.detach().tolist(), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(step(cr.ones(2)).tolist())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("before", ["started", "imported", "nothing"])
+def test_a_forked_child_is_told_that_jax_does_not_run_there(before: str, tmp_path: Path) -> None:
+    script = tmp_path / "forked.py"
+    script.write_text(FORKED)
+    ran = subprocess.run(
+        [sys.executable, str(script), before], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    first, second, third, fourth = ran.stdout.splitlines()
+    if before == "started":
+        for line in (first, second):
+            assert (
+                "forked after JAX had started" in line
+                and "get_context('spawn')" in line
+                and "forked.py" in line
+            )
+        assert third == "[0.8999999761581421, 1.899999976158142]" and fourth.startswith("2.79")
+    else:  # JAX has no threads yet, so it starts anew on both sides
+        assert first == "ran 3.0" and second == "ran [2.0, 2.0]" and fourth == "3.0"

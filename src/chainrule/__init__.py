@@ -10,21 +10,22 @@ Array functions follow the array API standard, `nn` and `optim` PyTorch, transfo
 from math import e, inf, nan, pi
 from typing import TYPE_CHECKING
 
-from . import data, functional, nn, optim, testing
+from . import data, functional, linalg, nn, optim, testing
 from .config import config
 from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
-from .elsewhere import checked_call, missing
+from .elsewhere import become_room, checked_call, missing
 from .errors import (
-    ArgumentError, BoundsError, ChainruleError, CompileError, CotangentError, DataError, DtypeError,
+    ArgumentError, AssertionFailed, AxisError, BoundsError, ChainruleError, CompileError, CotangentError, DataError, DtypeError,
     ExpressionError, GradientCheckError, GradientError, GraphError, GraphRetainedWarning, MissingExtraError,
-    MissingNameError, NonFiniteError, RunError, ShapeError, TraceError,
+    MissingNameError, NoAxisError, NonFiniteError, RecompileWarning, RunError, ShapeError, SharingError, TraceError,
 )
 from .explain import Story, explain
 from .ops.namespace import Rescue, rescues
 from .iteration import scan
 from .runtime import compile, get_num_threads, set_num_threads
 from .tensor import Tensor
+from .tensor.accumulation import index_add, index_put, scatter_add
 from .tensor.creation import (
     arange, asarray, empty, empty_like, eye, full, full_like, linspace, meshgrid, ones, ones_like, tensor, tril,
     triu, zeros, zeros_like,
@@ -72,13 +73,13 @@ __version__ = "0.1.0"
 newaxis = None
 
 __all__ = [
-    "ArgumentError", "BoundsError", "Callback", "ChainruleError", "CompileError", "CotangentError",
+    "ArgumentError", "AssertionFailed", "AxisError", "BoundsError", "Callback", "ChainruleError", "CompileError", "CotangentError",
     "DataError", "DtypeError", "ExpressionError", "FloatInfo", "Generator", "GradientCheckError",
     "GradientError", "GraphError", "GraphRetainedWarning", "IntegerInfo", "LearningRates",
-    "MissingExtraError", "MissingNameError", "NamespaceInfo", "NonFiniteError", "Rescue", "Run", "RunError",
-    "ShapeError", "Story", "Tensor", "TraceError", "UniqueAll", "UniqueCounts", "UniqueInverse",
-    "__array_namespace_info__", "abs", "acos", "acosh", "add", "all", "allclose", "any", "arange", "argmax",
-    "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and",
+    "MissingExtraError", "MissingNameError", "NamespaceInfo", "NoAxisError", "NonFiniteError", "RecompileWarning", "Rescue", "Run",
+    "RunError", "ShapeError", "SharingError", "Story", "Tensor", "TraceError", "UniqueAll", "UniqueCounts",
+    "UniqueInverse", "__array_namespace_info__", "abs", "acos", "acosh", "add", "all", "allclose", "any", "arange",
+    "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and",
     "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool",
     "broadcast_arrays", "broadcast_shapes", "broadcast_to", "can_cast", "ceil", "checkpoint", "clip",
     "compile", "concat", "config", "copysign", "cos", "cosh", "count_nonzero", "cumulative_prod",
@@ -86,14 +87,15 @@ __all__ = [
     "enable_grad", "equal", "erf", "evaluate", "exp", "expand_dims", "explain", "expm1", "eye",
     "find_learning_rate", "finfo", "fit", "flatten", "flip", "float32", "float64", "floor", "floor_divide",
     "from_dlpack", "full", "full_like", "functional", "get_num_threads", "grad", "greater", "greater_equal",
-    "hessian", "hvp", "hypot", "iinfo", "inf", "int16", "int32", "int64", "int8", "isclose", "isdtype",
-    "isfinite", "isin", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linspace", "load",
+    "hessian", "hvp", "hypot", "iinfo", "index_add", "index_put", "inf", "int16", "int32", "int64", "int8",
+    "isclose", "isdtype",
+    "isfinite", "isin", "isinf", "isnan", "jacobian", "jvp", "less", "less_equal", "linalg", "linspace", "load",
     "load_run", "log", "log10", "log1p", "log2", "logaddexp", "logical_and", "logical_not", "logical_or",
     "logical_xor", "manual_seed", "matmul", "matrix_transpose", "max", "maximum", "mean", "meshgrid", "min",
     "minimum", "moveaxis", "multiply", "nan", "negative", "newaxis", "nextafter", "nn", "no_grad",
     "nonzero", "not_equal", "ones", "ones_like", "optim", "outer", "pad", "permute_dims", "pi", "positive",
     "pow", "predict", "prod", "rand", "randint", "randn", "randperm", "reciprocal", "relu", "remainder",
-    "repeat", "rescues", "reshape", "result_type", "roll", "round", "save", "scan", "searchsorted",
+    "repeat", "rescues", "reshape", "result_type", "roll", "round", "save", "scan", "scatter_add", "searchsorted",
     "set_num_threads", "sigmoid", "sign", "signbit", "sin", "sinh", "sort", "sqrt", "square", "squeeze",
     "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tensor", "tensordot",
     "testing", "tile", "tril", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unique_all",
@@ -109,6 +111,13 @@ if not TYPE_CHECKING:  # a type checker would take every name for known
     for _name in __all__:
         if isinstance(globals()[_name], _Function) and globals()[_name].__module__.startswith("chainrule.tensor."):
             globals()[_name] = checked_call(globals()[_name])
+
+    # Inner rooms are attributes of the package too, as Python has it. Whoever calls one is told so.
+    for _name in list(globals()):
+        become_room(globals()[_name], __name__)
+
+    def __dir__() -> list[str]:
+        return [*__all__, *(_name for _name in globals() if _name.startswith("__"))]
 
     def __getattr__(name: str) -> object:
         raise missing(name)

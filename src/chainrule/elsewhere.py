@@ -10,9 +10,10 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
-from .errors import ArgumentError, MissingNameError
+from .errors import ArgumentError, MissingNameError, NotAFunctionError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,7 +32,7 @@ ADVICE = {
     "einsum": "cr.tensordot(x, y, axes=…), or cr.matmul(x, y)", "softmax": "cr.functional.softmax(x, axis=…)",
     "log_softmax": "cr.functional.log_softmax(x, axis=…)", "logsumexp": "cr.functional.logsumexp(x, axis=…)",
     "softplus": "cr.functional.softplus(x)", "cumsum": "cr.cumulative_sum(x, axis=…)",
-    "cumprod": "cr.cumulative_prod(x, axis=…)", "norm": "cr.sqrt(cr.sum(x * x))", "clamp": "cr.clip(x, low, high)",
+    "cumprod": "cr.cumulative_prod(x, axis=…)", "norm": "cr.linalg.vector_norm(x)", "clamp": "cr.clip(x, low, high)",
     "power": "cr.pow(x, y)", "true_divide": "cr.divide(x, y)", "mul": "cr.multiply(x, y)", "sub": "cr.subtract(x, y)",
     "div": "cr.divide(x, y)", "neg": "cr.negative(x)", "eq": "cr.equal(x, y)", "gt": "cr.greater(x, y)",
     "lt": "cr.less(x, y)", "arccos": "cr.acos(x)", "arcsin": "cr.asin(x)", "arctan": "cr.atan(x)",
@@ -54,6 +55,32 @@ def missing(name: str) -> MissingNameError:
     return MissingNameError(
         f"chainrule has no {name!r}. {f'Use {advice}' if advice else 'See dir(chainrule)'}"
     )
+
+
+class _Room(ModuleType):
+    """A module of the package: called as if it were a function it says what it is."""
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        name = self.__name__.partition(".")[2]
+        advice = _OF_CALLED_ROOMS.get(name, f"See dir(chainrule.{name})")
+        raise NotAFunctionError(f"chainrule.{name} is a room of the package, not a function. {advice}")
+
+
+_OF_CALLED_ROOMS = {
+    "trace": "Use x[k, k].sum() with k = cr.arange(n) for the sum of a diagonal, cr.compile(f).stages() for a graph",
+    "compiler": "Use cr.compile(f)",
+    "autodiff": "Use cr.grad(f), or backward()",
+    "graph": "Use cr.compile(f).stages()['trace']",
+    "data": "Use cr.data.DataLoader(…), or arrays as they are",
+    "train": "Use cr.fit(model, data)",
+    "testing": "Use cr.testing.check_grads(f, args)",
+}
+
+
+def become_room(value: object, package: str) -> None:
+    """Let a module of the package say what it is when it is called; anything else stays as it is."""
+    if type(value) is ModuleType and value.__name__.startswith(f"{package}."):
+        value.__class__ = _Room
 
 
 # ------------------------------------------------------------------------------------------ keywords
@@ -347,9 +374,11 @@ LAYER_ADVICE = {
                     "MultiheadAttention, TransformerEncoderLayer and is_causal=True"),
     **dict.fromkeys(("DataParallel", "parallel"), "the model itself: there is one process"),
     **dict.fromkeys(
-        ("Conv3d", "ConvTranspose3d", "MaxPool3d", "AvgPool3d", "Dropout3d", "MaxUnpool2d", "LPPool2d", "Fold",
+        ("MaxPool3d", "AvgPool3d", "Dropout3d", "MaxUnpool2d", "LPPool2d", "Fold",
          "Unfold", "PixelShuffle", "Bilinear"), _OF_OPERATIONS,
     ),
+    "Conv3d": "cr.functional.conv3d(x, weight, bias)",
+    "ConvTranspose3d": "cr.functional.conv_transpose3d(x, weight, bias)",
 }  # fmt: skip
 
 
@@ -371,6 +400,15 @@ ROOM_ADVICE: Mapping[str, Mapping[str, str]] = {
         "upsample": "cr.functional.interpolate(x, …)", "cosine_similarity": "cr.vecdot(x, y) over the lengths of both",
         "glu": "a * cr.sigmoid(b), of the two halves", "prelu": "cr.functional.leaky_relu(x, slope)",
         "gaussian_nll_loss": "an expression of your own",
+    },
+    "linalg": {
+        "norm": "cr.linalg.vector_norm(x, axis=…) or cr.linalg.matrix_norm(x)", "cross": "an expression of your own",
+        "diagonal": "x[cr.arange(n), cr.arange(n)]", "trace": "x[cr.arange(n), cr.arange(n)].sum()",
+        "matrix_power": "cr.linalg.matmul(x, x)",
+        **dict.fromkeys(
+            ("cholesky", "det", "eigh", "eigvalsh", "inv", "matrix_rank", "pinv", "qr", "slogdet", "solve", "svd",
+             "svdvals"), "numpy.linalg on x.detach().numpy(): nothing here decomposes a matrix",
+        ),
     },
     "data": {
         **dict.fromkeys(("TensorDataset", "IterableDataset"), "arrays: DataLoader((X, y)), cr.fit; or cr.data.Dataset"),

@@ -7,6 +7,7 @@ Knows nothing of arrays, graphs or derivatives.
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import warnings
 from types import CodeType
@@ -37,6 +38,20 @@ class Origin(NamedTuple):
     def __str__(self) -> str:
         return f"{os.path.basename(self.file)}:{self.line}"
 
+    def __reduce__(self) -> Any:
+        # Code objects stay in their process: what leaves it is the place that they stand for.
+        return Place, (self.file, self.line)
+
+
+class Place(NamedTuple):
+    """An origin that came from another process: the file and the line (1-based)."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{os.path.basename(self.file)}:{self.line}"
+
 
 def find_origin(depth: int = 1) -> Origin | None:
     """The first frame outside the package, starting `depth` frames up; None if there is none.
@@ -56,7 +71,7 @@ def find_origin(depth: int = 1) -> Origin | None:
     return None
 
 
-def at(origin: Origin | None) -> str:
+def at(origin: Origin | Place | None) -> str:
     """` (train.py:14)`, or nothing when the place is unknown."""
     return f" ({origin})" if origin is not None else ""
 
@@ -73,14 +88,46 @@ def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
 class ChainruleError(Exception):
     """Base of all errors raised on purpose: `message`, to which the user's line is added."""
 
-    def __init__(self, message: str, origin: Origin | None = None) -> None:
+    def __init__(self, message: str, origin: Origin | Place | None = None) -> None:
         self.message = message
         self.origin = origin if origin is not None else find_origin(2)
         super().__init__(message + at(self.origin))
 
+    def __reduce__(self) -> Any:
+        """What goes to another process: the error as it is, without what cannot leave this one."""
+        state = {name: value for name, value in self.__dict__.items() if _can_leave(value)}
+        return _restored, (type(self), self.args, state)
+
+
+def _can_leave(value: Any) -> bool:
+    """Whether a value can be pickled."""
+    try:
+        pickle.dumps(value)
+    except Exception:  # whatever a strange object raises when it is asked
+        return False
+    return True
+
+
+def _restored(
+    kind: type[ChainruleError], arguments: tuple[Any, ...], state: dict[str, Any]
+) -> ChainruleError:
+    """An error from another process; its message is complete, so nothing is added to it."""
+    error: ChainruleError = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
+
 
 class ShapeError(ChainruleError, ValueError):
     """Shapes or axes that do not fit the operation."""
+
+
+class AxisError(ShapeError, IndexError):
+    """An axis that the array does not have."""
+
+
+class NoAxisError(ShapeError, TypeError):
+    """The length of a single number, or its entries one by one: NumPy and Python call that a TypeError."""
 
 
 class CotangentError(ShapeError):
@@ -104,8 +151,16 @@ class ArgumentError(ChainruleError, ValueError):
     """A value of an argument that has no meaning here."""
 
 
+class SharingError(ArgumentError, BufferError):
+    """Memory was asked for without a copy; graphs and parameters rely on theirs, so it is never given away."""
+
+
 class MissingNameError(ChainruleError, AttributeError):
     """A name of PyTorch or NumPy that is called otherwise here; the message says how."""
+
+
+class NotAFunctionError(ChainruleError, TypeError):
+    """A part of the package was called that is no function."""
 
 
 class MissingKeyError(ChainruleError, KeyError):
@@ -120,6 +175,8 @@ class GradientError(ChainruleError, RuntimeError):
 
 class GradientCheckError(ChainruleError, AssertionError):
     """A derivative disagrees with numerical differentiation; `report` says where and how."""
+
+    report: Any = None
 
     def __init__(self, message: str, report: Any) -> None:
         super().__init__(message, find_origin(2))

@@ -11,7 +11,9 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,9 +36,37 @@ def is_installed() -> bool:
     return importlib.util.find_spec("jax") is not None
 
 
-@functools.cache
 def load() -> Any:
-    """The module `jax`. Raises MissingExtraError, which names the command that installs it."""
+    """The module `jax`. Raises MissingExtraError, which names the command that installs it.
+
+    Raises CompileError in a process that was forked after JAX had started its threads: a fork copies none of them, so
+    whatever waits for one waits for ever.
+    """
+    if _forked_from:
+        raise CompileError(
+            f"JAX does not run in a process that was forked after JAX had started; got process {os.getpid()}, forked "
+            f"from {_forked_from[-1]}. Start workers with multiprocessing.get_context('spawn')"
+        )
+    return _imported()
+
+
+# Processes that had started JAX and that this one was forked from, the last one last.
+_forked_from: list[int] = []
+
+
+def _after_fork() -> None:
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    # Imported alone it has no threads yet. Where JAX no longer says so, it counts as started once it is loaded.
+    if _forked_from or (bridge is not None and getattr(bridge, "_backends", True)):
+        _forked_from.append(os.getppid())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@functools.cache
+def _imported() -> Any:
     try:
         return importlib.import_module("jax")
     except ImportError as error:

@@ -214,6 +214,10 @@ class JaxNamespace:
         whole = jnp.where(whole < 0, whole + size, whole)
         return jnp.where((whole < 0) | (whole >= size), size, whole)
 
+    def from_front(self, indices: Any, size: int) -> Any:
+        """Indices counted from the front, as int64."""
+        return self._places(indices, size).astype(np.int64)
+
     def take(self, x: Any, indices: Any, axis: int) -> Any:
         """Elements of `x` at `indices` along `axis`; negative indices count from the end."""
         jnp, size = self._numpy, x.shape[axis]

@@ -29,7 +29,7 @@ from .activations import (
 )
 from .attention import scaled_dot_product_attention
 from .classes import cross_entropy, nll_loss
-from .convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from .convolution import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .dropout import dropout, dropout1d, dropout2d
 from .embedding import embedding
 from .linear import absorb, linear
@@ -73,8 +73,10 @@ __all__ = [
     "celu",
     "conv1d",
     "conv2d",
+    "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "dropout",
     "dropout1d",

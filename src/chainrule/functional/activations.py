@@ -20,7 +20,7 @@ from ..tensor.elementwise import relu as rectified
 from ..tensor.manipulation import reshaped
 from ..tensor.statistical import max, sum
 from .checks import check_choice, check_number, floats
-from .composite import axis_of, composite, without_axis
+from .composite import Axes, axes_of, composite
 from .linear import absorb
 
 # ------------------------------------------------------------------------------------- bent at a point
@@ -270,28 +270,28 @@ def logsigmoid(x: Any) -> Tensor:
 
 
 @composite
-def logsumexp(x: Any, axis: int | None = None, keepdims: bool = False, *, dim: int | None = None) -> Tensor:
-    """log Σ eˣ along `axis` (the last by default), shifted by the largest entry so that nothing overflows.
+def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False, *, dim: Axes = None) -> Tensor:
+    """log Σ eˣ along `axis` (one or several, the last by default), shifted so that nothing overflows.
 
     >>> import chainrule as cr
     >>> round(logsumexp(cr.tensor([0.0, 0.0])).item(), 4)
     0.6931
     """
     source = floats(x)
-    along = axis_of("logsumexp", axis, dim, source)
+    along = axes_of("logsumexp", axis, dim, source)
     shift = _finite(_largest(source, along))
     total = log(sum(exp(source - shift), axis=along, keepdims=True)) + shift
-    return total if keepdims else reshaped(total, without_axis(source.shape, along))
+    return total if keepdims else reshaped(total, reduced(source.shape, along, False))
 
 
 # --------------------------------------------------------------------------------------- the softmax family
 
 
-def _largest(x: Tensor, axis: int) -> Tensor:
+def _largest(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """The largest entry, as a constant: a shift by it cancels in every derivative."""
-    if not x.shape[axis]:
-        return wrap(constant(np.zeros(reduced(x.shape, (axis,), True), x.dtype)))
-    return max(x.detach(), axis=axis, keepdims=True)
+    if not all(x.shape[axis] for axis in axes):
+        return wrap(constant(np.zeros(reduced(x.shape, axes, True), x.dtype)))
+    return max(x.detach(), axis=axes, keepdims=True)
 
 
 def _finite(x: Tensor) -> Tensor:
@@ -300,22 +300,22 @@ def _finite(x: Tensor) -> Tensor:
     return wrap(dispatch.broadcast_node(ops.where, (finite.node, x.node, constant(0, x.dtype))))
 
 
-def shares(x: Tensor, axis: int) -> Tensor:
+def shares(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """The formula of softmax, without a scope of its own."""
-    powers = exp(x - _largest(x, axis))
-    return powers / sum(powers, axis=axis, keepdims=True)
+    powers = exp(x - _largest(x, axes))
+    return powers / sum(powers, axis=axes, keepdims=True)
 
 
-def shares_of_some(x: Tensor, axis: int) -> Tensor:
+def shares_of_some(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """`shares`, but 0 with slope 0 where all that could have a share is −∞, which would be 0 / 0."""
-    powers = exp(x - _finite(_largest(x, axis)))
-    total = sum(powers, axis=axis, keepdims=True)
+    powers = exp(x - _finite(_largest(x, axes)))
+    total = sum(powers, axis=axes, keepdims=True)
     return powers / where(total == 0, 1.0, total)
 
 
 @composite
-def softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tensor:
-    """eˣ / Σ eˣ along `axis` (the last by default): shares that add up to 1.
+def softmax(x: Any, axis: Axes = None, *, dim: Axes = None) -> Tensor:
+    """eˣ / Σ eˣ along `axis` (one or several, the last by default): shares that add up to 1.
 
     x: at least one axis, floats; the result has the same shape. −∞ has the share 0.
     Raises ShapeError for an axis that is not there.
@@ -325,12 +325,12 @@ def softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tenso
     tensor([0.5, 0.5])
     """
     source = floats(x)
-    return shares(source, axis_of("softmax", axis, dim, source))
+    return shares(source, axes_of("softmax", axis, dim, source))
 
 
 @composite
-def softmin(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tensor:
-    """e⁻ˣ / Σ e⁻ˣ along `axis` (the last by default): the smallest entry gets the largest share.
+def softmin(x: Any, axis: Axes = None, *, dim: Axes = None) -> Tensor:
+    """e⁻ˣ / Σ e⁻ˣ along `axis` (one or several, the last by default): the smallest entry gets the largest share.
 
     x: at least one axis, floats. Raises ShapeError for an axis that is not there.
 
@@ -339,12 +339,12 @@ def softmin(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tenso
     tensor([1., 0.])
     """
     source = floats(x)
-    return shares(-source, axis_of("softmin", axis, dim, source))
+    return shares(-source, axes_of("softmin", axis, dim, source))
 
 
 @composite
-def log_softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> Tensor:
-    """log of `softmax`, computed as x − log Σ eˣ without overflow.
+def log_softmax(x: Any, axis: Axes = None, *, dim: Axes = None) -> Tensor:
+    """log of `softmax` (along one axis or several), computed as x − log Σ eˣ without overflow.
 
     x: at least one axis, floats. Raises ShapeError for an axis that is not there.
 
@@ -353,6 +353,6 @@ def log_softmax(x: Any, axis: int | None = None, *, dim: int | None = None) -> T
     -0.6931
     """
     source = floats(x)
-    along = axis_of("log_softmax", axis, dim, source)
+    along = axes_of("log_softmax", axis, dim, source)
     shifted = source - _largest(source, along)
     return shifted - log(sum(exp(shifted), axis=along, keepdims=True))

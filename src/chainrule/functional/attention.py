@@ -85,7 +85,8 @@ def attend(
     if causal:
         rows, columns = scores.shape[-2:]
         scores = where(wrap(constant(_past(rows, columns))), scores, -math.inf)
-    weights = shares_of_some(scores, -1) if masks else shares(scores, -1)
+    last = (scores.ndim - 1,)
+    weights = shares_of_some(scores, last) if masks else shares(scores, last)
     if rate:
         weights = dropout(weights, rate, generator=generator)
     return matmul(weights, value), weights

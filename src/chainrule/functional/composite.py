@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 from .. import ops
 from ..elsewhere import explain_misfit
 from ..errors import ArgumentError
 from ..graph import scope, state
-from ..ops.shapes import check_axis
+from ..ops.shapes import check_axes
 from ..tensor import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Axes = int | Sequence[int] | None
 
 
 def composite(function: Callable[P, R], scope_name: str | None = None) -> Callable[P, R]:
@@ -38,10 +40,17 @@ def composite(function: Callable[P, R], scope_name: str | None = None) -> Callab
     return scoped
 
 
-def axis_of(name: str, axis: int | None, dim: int | None, x: Tensor) -> int:
-    """The axis counted from the front; the last one if neither `axis` nor `dim` is given."""
-    given = one_axis(axis, dim)
-    return check_axis(name, -1 if given is None else given, x)
+def axes_of(name: str, axis: Axes, dim: Axes, x: Tensor) -> tuple[int, ...]:
+    """The axes counted from the front; the last one if neither `axis` nor `dim` is given."""
+    if axis is not None and dim is not None:
+        raise ArgumentError(f"axis and dim mean the same; got axis={axis} and dim={dim}. Give one")
+    wanted = dim if axis is None else axis
+    axes = check_axes(name, -1 if wanted is None else wanted, x)
+    if not axes:
+        raise ArgumentError(
+            f"{name} needs at least one axis; got axis={wanted!r}. Leave it out for the last one"
+        )
+    return axes
 
 
 def one_axis(axis: int | None, dim: int | None) -> int | None:

@@ -64,6 +64,28 @@ def conv2d(
 
 
 @composite
+def conv3d(
+    x: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
+    """The sum over channels and kernel of x · weight at every place, plus bias: (N, C, D, H, W) → (N, O, D′, H′, W′).
+
+    x: (N, C, D, H, W) or (C, D, H, W), weight: (O, C/groups, depth, height, width), bias: (O,). Everything else as for
+    `conv2d`.
+
+    >>> import chainrule as cr
+    >>> conv3d(cr.ones((1, 2, 4, 8, 8)), cr.ones((3, 2, 3, 3, 3)), padding=(0, 1, 1)).shape
+    (1, 3, 2, 8, 8)
+    """
+    return convolved("conv3d", 3, x, weight, bias, stride, padding, dilation, groups)
+
+
+@composite
 def conv_transpose1d(
     x: Any,
     weight: Tensor,
@@ -111,6 +133,30 @@ def conv_transpose2d(
     """
     return spread_out(
         "conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+@composite
+def conv_transpose3d(
+    x: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Tensor:
+    """Every place of x (N, C, D, H, W) spread over the output by the kernel, plus bias: the transpose of `conv3d`.
+
+    weight: (C, O/groups, depth, height, width). Everything else as for `conv_transpose2d`.
+
+    >>> import chainrule as cr
+    >>> conv_transpose3d(cr.ones((1, 3, 2, 4, 4)), cr.ones((3, 2, 2, 2, 2)), stride=2).shape
+    (1, 2, 4, 8, 8)
+    """
+    return spread_out(
+        "conv_transpose3d", 3, x, weight, bias, stride, padding, output_padding, groups, dilation
     )
 
 

@@ -19,7 +19,7 @@ from ..tensor.manipulation import reshaped
 
 Sizes = int | Sequence[int]
 
-AXES = {1: "L", 2: "H, W"}
+AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 """Names of the spatial axes, by their number."""
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")

@@ -74,6 +74,9 @@ class Module:
     ([2.0, 6.0], ['factor'])
     """
 
+    # A network is handed around as one thing, also where it is a dataclass.
+    __one_leaf__ = True
+
     training: bool
     # What each registered attribute is; the values themselves are ordinary attributes.
     _kinds: dict[str, str]
@@ -497,6 +500,15 @@ class Module:
 
     def _shown_below(self) -> list[str]:
         return [f"({name}): {module!r}" for name, module in self._own("module")]
+
+    def __copy__(self: Self) -> Self:
+        """A module of its own that has the same parameters and layers, which stay this one's."""
+        twin = type(self).__new__(type(self))
+        for name, value in self.__dict__.items():
+            if name != "_parent":
+                own = name.startswith("_") and type(value) in (dict, list, set)
+                twin.__dict__[name] = copy.copy(value) if own else value
+        return twin
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         twin = type(self).__new__(type(self))

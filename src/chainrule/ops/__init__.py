@@ -13,6 +13,7 @@ from .discrete import (
     bitwise_right_shift,
     bitwise_xor,
     equal,
+    from_front,
     greater,
     greater_equal,
     isfinite,
@@ -22,6 +23,7 @@ from .discrete import (
     less_equal,
     not_equal,
     random_bits,
+    searchsorted,
     signbit,
 )
 from .elementwise import (
@@ -150,6 +152,7 @@ __all__ = [
     "floor",
     "floor_divide",
     "fold",
+    "from_front",
     "greater",
     "greater_equal",
     "hypot",
@@ -188,6 +191,7 @@ __all__ = [
     "round_",
     "scatter_add",
     "scatter_along",
+    "searchsorted",
     "sigmoid",
     "sigmoid_complement",
     "sign",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..dtypes import int64, uint32
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DtypeError, ShapeError
 from ..operations import Type
 from .kinds import discrete, elementwise
 from .lowering import Exact, Gather, Position, Scalar
@@ -182,6 +182,37 @@ def argsort(xp: Any, x: Any, *, axis: int, descending: bool) -> Any:
         return xp.argsort(x, axis=axis, stable=True)
     backwards = xp.flip(xp.argsort(xp.flip(x, axis=axis), axis=axis, stable=True), axis=axis)
     return x.shape[axis] - 1 - backwards
+
+
+def _front_type(indices: Type, *, size: int) -> Type:
+    if indices.dtype.kind not in "iu":
+        raise DtypeError(f"an index must be whole numbers; got {indices.dtype}. Use astype(int64)")
+    return Type(indices.shape, int64)
+
+
+def _front_element(b: Any, indices: Any, *, size: int) -> Any:
+    whole, zero = b.cast(indices, int64), b.literal(0, int64)
+    if indices.dtype.kind == "u":
+        return whole
+    return b.select(b.less(whole, zero), b.add(whole, b.literal(size, int64)), whole)
+
+
+@discrete(type=_front_type, lower=Scalar(_front_element), bounds=(0, lambda indices, *, size: size))
+def from_front(xp: Any, indices: Any, *, size: int) -> Any:
+    """Indices of an axis of `size` entries, counted from the front.  Why: a position jumps; it has no slope."""
+    return xp.from_front(indices, size)
+
+
+def _places_type(ordered: Type, values: Type, *, side: str) -> Type:
+    if len(ordered.shape) != 1 or ordered.dtype != values.dtype:
+        raise ShapeError(f"searchsorted needs a vector and values of its dtype; got {ordered} and {values}")
+    return Type(values.shape, int64)
+
+
+@discrete(type=_places_type)
+def searchsorted(xp: Any, ordered: Any, values: Any, *, side: str) -> Any:
+    """Where `values` would stand in the sorted vector, before or behind equal ones.  Why: a position has no slope."""
+    return xp.astype(xp.searchsorted(ordered, values, side=side), int64)
 
 
 # --------------------------------------------------------------------------------------------- chance

@@ -281,7 +281,7 @@ def _signed(indices: Any) -> Any:
     return np.minimum(indices, np.uint64(np.iinfo(np.int64).max)).astype(np.int64)
 
 
-def _inside(indices: Any, size: int) -> Any:
+def from_front(indices: Any, size: int) -> Any:
     """Indices counted from the front, as int64; raises IndexError outside −size … size − 1."""
     whole = _signed(indices).astype(np.int64)
     if whole.size and not (-size <= whole.min() and whole.max() < size):
@@ -299,7 +299,7 @@ def _add_flat(shape: tuple[int, ...], positions: Any, updates: Any) -> Any:
 def scatter_add(updates: Any, indices: Any, axis: int, size: int) -> Any:
     """Zeros with `updates` added at `indices` along `axis` (repeated indices add up)."""
     before, after = updates.shape[:axis], updates.shape[axis + indices.ndim :]
-    places = _inside(indices, size).reshape(1, -1, 1)
+    places = from_front(indices, size).reshape(1, -1, 1)
     rows = np.arange(math.prod(before)).reshape(-1, 1, 1)
     entries = math.prod(after)
     positions = (rows * size + places) * entries + np.arange(entries)
@@ -324,7 +324,7 @@ def scatter_along(updates: Any, indices: Any, size: int) -> Any:
         out = np.zeros((updates.size, size), updates.dtype)
         out[np.arange(updates.size), _signed(indices).reshape(-1)] = updates.reshape(-1)
         return out.reshape(shape)
-    places = _inside(indices, size).reshape(-1, indices.shape[-1])
+    places = from_front(indices, size).reshape(-1, indices.shape[-1])
     return _add_flat(shape, np.arange(places.shape[0]).reshape(-1, 1) * size + places, updates)
 
 
@@ -440,7 +440,7 @@ _EXTRAS = {
     for function in (
         broadcast_to, permute_dims, reshape, largest, smallest, sigmoid, erf, add_up, cumulative_sum, matmul,
         absorb, cast, floor_divide, remainder, shift_left, shift_right, power, pad, take, scatter_add, take_along,
-        scatter_along, put, window, fold, conv, scan,
+        scatter_along, from_front, put, window, fold, conv, scan,
     )
 }  # fmt: skip
 

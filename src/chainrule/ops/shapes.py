@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, AxisError, ShapeError
 
 # More elements than any machine addresses; refused before memory is touched.
 _MOST_ELEMENTS = 1 << 47
@@ -34,17 +34,17 @@ def whole(name: str, what: str, value: Any) -> int:
 
 
 def check_axis(name: str, axis: Any, x: Shaped) -> int:
-    """The axis counted from the front; raises ShapeError outside −ndim … ndim − 1."""
+    """The axis counted from the front; raises AxisError outside −ndim … ndim − 1."""
     ndim = len(x.shape)
     if type(axis) is int and 0 <= axis < ndim:
         return axis
     number = whole(name, "axis", axis)
     if not -ndim <= number < ndim:
         if not ndim:
-            raise ShapeError(
+            raise AxisError(
                 f"{name} needs an axis, and a single number has none; got axis {axis} for shape ()"
             )
-        raise ShapeError(f"{name} needs an axis from {-ndim} to {ndim - 1}; got {axis} for shape {x.shape}")
+        raise AxisError(f"{name} needs an axis from {-ndim} to {ndim - 1}; got {axis} for shape {x.shape}")
     return number % ndim
 
 

@@ -17,7 +17,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import ops
 from ..dtypes import Dtype, as_dtype
-from ..errors import ArgumentError, DtypeError, GradientError, ShapeError
+from ..errors import (
+    ArgumentError,
+    DtypeError,
+    GradientError,
+    NoAxisError,
+    ShapeError,
+    SharingError,
+)
 from ..graph import Cell, Node, Trace, state
 from ..operations import CONSTANT, Attributes, Operation
 from ..structure import bump_structure
@@ -257,10 +264,16 @@ class Tensor(Operators):
 
     def __len__(self) -> int:
         if not self.shape:
-            raise ShapeError("len() needs at least one axis; got a tensor of shape ()")
+            raise NoAxisError(
+                "len() needs at least one axis; got a tensor of shape (). Use x[None] or x.item()"
+            )
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise NoAxisError(
+                "iteration needs at least one axis; got a tensor of shape (). Use x[None] or x.item()"
+            )
         return (self[k] for k in range(len(self)))
 
     def __contains__(self, value: Any) -> bool:
@@ -357,7 +370,7 @@ class Tensor(Operators):
                 "requires grad. Use .detach().numpy()"
             )
         if copy is False:
-            raise ArgumentError("a tensor's memory is not shared; got copy=False from NumPy. Use copy=None")
+            raise SharingError("a tensor's memory is not shared; got copy=False from NumPy. Use copy=None")
         array = self._array().copy()
         return array if dtype is None else array.astype(dtype, copy=False)
 
@@ -372,7 +385,7 @@ class Tensor(Operators):
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        return interchange.to_dlpack(self, max_version, copy)
+        return interchange.to_dlpack(self, max_version, dl_device, copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # kDLCPU, device 0
@@ -407,6 +420,14 @@ class Tensor(Operators):
 
     def _repr_html_(self) -> str:
         return display.table(self.node, self._cell is not None)
+
+    def __copy__(self) -> Tensor:
+        """Another handle: on the same cell, or on a result whose gradient passes through."""
+        if self._cell is None:
+            return self.clone()
+        twin = type(self).__new__(type(self))
+        twin._node, twin._cell, twin._grad = None, self._cell, None
+        return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self._cell is None and self.requires_grad:
@@ -443,6 +464,8 @@ class Tensor(Operators):
     cos: ClassVar[Callable[..., Tensor]]
     exp: ClassVar[Callable[..., Tensor]]
     flatten: ClassVar[Callable[..., Tensor]]
+    index_add: ClassVar[Callable[..., Tensor]]
+    index_put: ClassVar[Callable[..., Tensor]]
     log: ClassVar[Callable[..., Tensor]]
     max: ClassVar[Callable[..., Tensor]]
     mean: ClassVar[Callable[..., Tensor]]
@@ -452,6 +475,7 @@ class Tensor(Operators):
     register_hook: ClassVar[Callable[..., Any]]
     relu: ClassVar[Callable[..., Tensor]]
     reshape: ClassVar[Callable[..., Tensor]]
+    scatter_add: ClassVar[Callable[..., Tensor]]
     sigmoid: ClassVar[Callable[..., Tensor]]
     sin: ClassVar[Callable[..., Tensor]]
     sqrt: ClassVar[Callable[..., Tensor]]

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import ops
 from ..dtypes import DEFAULT_FLOAT, DEFAULT_INTEGER, Dtype, as_dtype, dtype_or_default
-from ..errors import ArgumentError, DtypeError, ShapeError
+from ..errors import ArgumentError, DtypeError, ShapeError, SharingError
 from ..graph import Node, constant
 from ..operations import CONSTANT
 from ..ops.shapes import as_shape, count, whole
@@ -53,7 +53,7 @@ def asarray(
             return obj.clone() if copy else obj
         return wrap(dispatch.astype(obj.node, target))
     if copy is False:
-        raise ArgumentError("asarray always copies foreign data; got copy=False. Use copy=None")
+        raise SharingError("asarray always copies foreign data; got copy=False. Use copy=None")
     return Tensor(obj, dtype)
 
 

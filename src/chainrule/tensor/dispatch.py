@@ -73,7 +73,8 @@ def to_array(data: Any, dtype: Dtype | None = None) -> NDArray[Any]:
 def _foreign_array(data: Any) -> NDArray[Any]:
     """A copy of an array or of anything that NumPy can read as one."""
     try:
-        return np.array(data, copy=True)
+        # In two steps: what other libraries hand out as an array may be their own memory, whatever they were asked for.
+        return np.array(data if type(data) is np.ndarray else np.asarray(data), copy=True)
     except (ValueError, TypeError) as failure:
         raise DtypeError(
             f"an array needs numbers; got {_shorten(data)}: {failure}. Convert it to a list or an array first"

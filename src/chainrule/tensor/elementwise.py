@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..dtypes import Dtype, as_dtype, bool_, float64, of_python, promote, promote_scalar
+from ..dtypes import Dtype, as_dtype, bool_, float64, int64, of_python, promote, promote_scalar
 from ..errors import ArgumentError, DtypeError
 from ..graph import Node
 from . import dispatch
@@ -260,10 +260,16 @@ def isclose(x: Any, y: Any, /, rtol: float = 1e-5, atol: float = 1e-8, equal_nan
     return near | (isnan(first) & isnan(second)) if equal_nan else near
 
 
-def allclose(x: Any, y: Any, /, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
-    """Whether all elements are close, as `isclose` says.
+def allclose(
+    x: Any, y: Any, /, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool | Tensor:
+    """Whether all elements are close, as `isclose` says: a Python bool; inside a compiled step a tensor of one bool.
 
     >>> allclose([1.0, 2.0], [1.0, 2.0])
     True
     """
-    return bool(isclose(x, y, rtol, atol, equal_nan)._array().all())
+    near = isclose(x, y, rtol, atol, equal_nan)
+    if near.node.value is not None:
+        return bool(near._array().all())
+    far = dispatch.astype(logical_not(near).node, int64)
+    return wrap(ops.sum_.node((far,), {"axes": tuple(range(near.ndim)), "keepdims": False})) == 0

@@ -106,7 +106,7 @@ ADVICE = {
     "gt": "x > y",
     "ge": "x >= y",
     "clamp": "x.clip(low, high)",
-    "norm": "cr.sqrt((x * x).sum())",
+    "norm": "cr.linalg.vector_norm(x)",
     "softmax": "cr.functional.softmax(x, axis=…)",
     "log_softmax": "cr.functional.log_softmax(x, axis=…)",
     "logsumexp": "cr.functional.logsumexp(x, axis=…)",
@@ -121,6 +121,9 @@ ADVICE = {
     "gather": "cr.take_along_axis(x, indices, axis=…)",
     "index_select": "cr.take(x, indices, axis=…)",
     "scatter_": "x[indices] = values",
+    "scatter_add_": "x = x.scatter_add(axis, index, source)",
+    "index_add_": "x = x.index_add(axis, index, source)",
+    "index_put_": "x[indices] = values, or x = x.index_put(indices, values, accumulate=True)",
     "topk": "cr.argsort(x, axis=…, descending=True)[..., :k]",
     # NumPy.
     "copy": "x.clone()",

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops
 from ..dtypes import ALL
-from ..errors import ArgumentError, GradientError
+from ..errors import ArgumentError, GradientError, SharingError
 from ..graph import Node, state
 from ..operations import CONSTANT, OPERATIONS
 from . import elementwise as functions
@@ -41,6 +41,11 @@ _OPERANDS = (Tensor, np.ndarray, np.generic, bool, int, float, list, tuple)
 
 def apply_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """What `__array_ufunc__` answers: our operation of the same meaning, else NumPy's own on constants."""
+    if method == "at" and isinstance(inputs[0], Tensor):
+        raise ArgumentError(
+            f"NumPy cannot write into a tensor; got one in numpy.{ufunc.__name__}.at. Use "
+            "x = cr.index_put(x, indices, values, accumulate=True), or x[indices] = values"
+        )
     if not all(isinstance(one, _OPERANDS) for one in inputs):
         return NotImplemented
     if method == "__call__" and not keywords:
@@ -84,7 +89,7 @@ def _as_result(value: Any) -> Any:
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor with a copy of what any array library offers by DLPack.
 
-    copy=False raises ArgumentError: foreign memory could change behind the tensor's back.
+    copy=False raises SharingError, a ValueError: foreign memory could change behind the tensor's back.
 
     >>> import numpy as np
     >>> from_dlpack(np.asarray([1.0, 2.0])).dtype
@@ -93,7 +98,7 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     if device not in (None, "cpu"):
         raise ArgumentError(f"the only device is 'cpu'; got {device!r}. Leave it out")
     if copy is False:
-        raise ArgumentError("from_dlpack always copies foreign data; got copy=False. Use copy=None")
+        raise SharingError("from_dlpack always copies foreign data; got copy=False. Use copy=None")
     if isinstance(x, Tensor):
         return x.clone()
     if not hasattr(x, "__dlpack__"):
@@ -103,15 +108,22 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     return Tensor(np.from_dlpack(x))
 
 
-def to_dlpack(x: Tensor, max_version: tuple[int, int] | None, copy: bool | None) -> Any:
-    """A DLPack capsule: of a copy, or for copy=False of the memory itself, marked read-only."""
+def to_dlpack(
+    x: Tensor, max_version: tuple[int, int] | None, device: tuple[int, int] | None, copy: bool | None
+) -> Any:
+    """A DLPack capsule of a copy. Raises SharingError, a BufferError, where no copy or another device is asked for."""
     if x.requires_grad and state.grad_enabled:
         raise GradientError(
             f"DLPack would cut this tensor from its gradient; got {x.dtype.name}{x.shape} that requires "
             "grad. Use .detach()"
         )
-    if copy is not False:
-        return x._array().copy().__dlpack__(max_version=max_version)
-    view = x._array().view()
-    view.flags.writeable = False
-    return view.__dlpack__(max_version=max_version)
+    if device not in (None, (1, 0)):
+        raise SharingError(
+            f"a tensor is exported for the processor, (1, 0); got dl_device={device}. Leave it out"
+        )
+    if copy is False:
+        # A read-only mark would be no protection: not every library heeds it.
+        raise SharingError(
+            "a tensor's memory is not shared; got copy=False for DLPack. Use copy=None or copy=True"
+        )
+    return x._array().copy().__dlpack__(max_version=max_version)

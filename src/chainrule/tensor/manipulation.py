@@ -102,8 +102,8 @@ def moved(x: Tensor, source: Axes, destination: Axes) -> Tensor:
     return wrap(ops.permute_dims.node((x.node,), {"axes": tuple(order)}))
 
 
-def expand_dims(x: Any, /, *, axis: int | tuple[int, ...] = 0) -> Tensor:
-    """New axes of size 1 at the places `axis` of the result.
+def expand_dims(x: Any, /, axis: int | tuple[int, ...] = 0) -> Tensor:
+    """New axes of size 1 at the places `axis` of the result. Raises AxisError for a place that is not there.
 
     >>> import chainrule as cr
     >>> cr.expand_dims(cr.zeros(3), axis=1).shape

@@ -7,12 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ArgumentError, ShapeError
-from . import elementwise, elsewhere, hooks, indexing, manipulation, products, searching, statistical
+from . import (
+    accumulation,
+    elementwise,
+    elsewhere,
+    hooks,
+    indexing,
+    manipulation,
+    products,
+    searching,
+    statistical,
+)
 from .core import Tensor
 
 PLAIN = {
     elementwise: ("abs", "astype", "clip", "cos", "exp", "log", "relu", "sigmoid", "sin", "sqrt", "tanh"),
     manipulation: ("flatten",),
+    accumulation: ("index_add", "index_put", "scatter_add"),
 }
 WITH_AXIS = {
     statistical: ("all", "any", "max", "mean", "min", "prod", "std", "sum", "var"),

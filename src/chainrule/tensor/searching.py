@@ -8,15 +8,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import ops
 from ..dtypes import bool_, promote
-from ..errors import ArgumentError, ShapeError
-from ..graph import Node
+from ..errors import ArgumentError, ShapeError, TraceError
+from ..graph import Node, state
 from ..operations import CONSTANT
 from ..ops.shapes import broadcast_shapes, check_axis
 from . import dispatch
 from .core import Tensor, as_tensor, wrap
+from .creation import zeros
+from .elementwise import clip, logical_not
 from .manipulation import as_indices, expand_dims, moved, reshaped, take
 
 
@@ -106,7 +109,20 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     source = as_tensor(x)
     if not source.ndim:
         raise ShapeError("nonzero needs at least one axis; got a tensor of shape (). Compare with 0 instead")
-    return tuple(_constant(one) for one in np.nonzero(source._array()))
+    array = _known(
+        "nonzero", source, "Compare, and use the bools with cr.where, or count them with cr.count_nonzero"
+    )
+    return tuple(_constant(one) for one in np.nonzero(array))
+
+
+def _known(name: str, x: Tensor, cure: str) -> NDArray[Any]:
+    """The numbers of a tensor. Raises TraceError where a compiled step has none yet: the result has no shape then."""
+    if x.node.value is None and state.trace is not None:
+        raise TraceError(
+            f"{state.trace.place} the shape of every result must be known, and that of {name} depends on the data; got "
+            f"Traced {x.node.type}. {cure}, call {name} outside the step, or run it with cr.compile(..., fallback=True)"
+        )
+    return x._array()
 
 
 def _constant(array: Any) -> Tensor:
@@ -131,12 +147,16 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
         raise ShapeError(
             f"searchsorted looks into a vector; got shape {ordered.shape}. Take one row at a time"
         )
-    promote(ordered.dtype, values.dtype)
-    order = None if sorter is None else as_indices("searchsorted", sorter)._array().astype(np.int64)
-    if order is not None and order.shape != ordered.shape:
-        raise ShapeError(f"sorter needs one position for each entry, {ordered.shape}; got {order.shape}")
-    entries = ordered._array() if order is None else ordered._array()[order]
-    return _constant(np.asarray(np.searchsorted(entries, values._array(), side=side)))  # type: ignore[call-overload]
+    dtype = promote(ordered.dtype, values.dtype)
+    if sorter is not None:
+        order = as_indices("searchsorted", sorter)
+        if order.shape != ordered.shape:
+            raise ShapeError(
+                f"sorter needs one position for each entry, {ordered.shape}; got {order.shape}. Use cr.argsort"
+            )
+        ordered = take(ordered, order, axis=0)
+    nodes = (dispatch.astype(ordered.node, dtype), dispatch.astype(values.node, dtype))
+    return wrap(ops.searchsorted.node(nodes, {"side": side}))
 
 
 class UniqueCounts(NamedTuple):
@@ -204,7 +224,7 @@ def unique_all(x: Any, /) -> UniqueAll:
     [1, 0]
     """
     source = as_tensor(x)
-    array = source._array()
+    array = _known("unique_all", source, "Use cr.isin or cr.searchsorted against values known beforehand")
     _, first, inverse, counts = np.unique(
         array, return_index=True, return_inverse=True, return_counts=True, equal_nan=False
     )
@@ -221,5 +241,11 @@ def isin(x: Any, values: Any, /, *, invert: bool = False) -> Tensor:
     """
     entries, among = as_tensor(x), as_tensor(values)
     dtype = promote(entries.dtype, among.dtype)
-    found = np.isin(entries._array().astype(dtype), among._array().astype(dtype), invert=invert)
-    return _constant(np.asarray(found, bool_))
+    if not among.size:
+        hit = zeros(entries.shape, dtype=bool_)
+        return logical_not(hit) if invert else hit
+    ordered = sort(reshaped(wrap(dispatch.astype(among.node, dtype)), (among.size,)))
+    wanted = wrap(dispatch.astype(entries.node, dtype))
+    place = clip(searchsorted(ordered, wanted), max=among.size - 1)
+    hit = take(ordered, place, axis=0) == wanted
+    return logical_not(hit) if invert else hit

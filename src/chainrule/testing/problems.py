@@ -17,7 +17,7 @@ from ..dtypes import float32, float64
 from ..errors import ArgumentError, ChainruleError, GradientError
 from ..graph import Node
 from ..operations import CONSTANT
-from ..pytree import Structure, flatten, unflatten
+from ..pytree import Structure, flatten, labels, unflatten
 from ..tensor import Tensor, as_tensor, wrap
 from ..transforms import jacobian, jvp, no_grad, vjp
 
@@ -197,15 +197,5 @@ def _names(function: Callable[..., Any], structure: Structure) -> list[str]:
         parameters = []
     found: list[str] = []
     for place, child in enumerate(structure.children):
-        _walk(parameters[place] if place < len(parameters) else f"args[{place}]", child, found)
+        found.extend(labels(child, parameters[place] if place < len(parameters) else f"args[{place}]"))
     return found
-
-
-def _walk(prefix: str, structure: Any, found: list[str]) -> None:
-    if not isinstance(structure, Structure):
-        found.append(prefix)
-        return
-    for place, child in enumerate(structure.children):
-        key = structure.keys[place] if structure.keys else place
-        attribute = structure.kind is not dict and structure.keys
-        _walk(f"{prefix}.{key}" if attribute else f"{prefix}[{key!r}]", child, found)

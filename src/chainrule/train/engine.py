@@ -23,7 +23,7 @@ from ..compiler import available
 from ..config import config
 from ..errors import ChainruleError, CompileError, NonFiniteError, TraceError
 from ..graph import Cell
-from ..pytree import LEAF, flatten, unflatten
+from ..pytree import flatten, skeleton, unflatten
 from ..runtime.compiled import Compiled, check_backend
 from ..runtime.served import Served
 from ..structure import structure_version
@@ -373,13 +373,6 @@ def _cell_of(tensor: Tensor) -> Cell:
     return tensor.cell
 
 
-def _skeleton(structure: Any) -> Any:
-    """A structure as something that can be a key."""
-    if structure is LEAF:
-        return "*"
-    return (structure.kind.__name__, structure.keys, *map(_skeleton, structure.children))
-
-
 def _places(inputs: Any) -> int:
     """How many places a network's weights are used at: rows, times the steps of sequences or the pixels of images."""
     shape = inputs.shape
@@ -390,7 +383,7 @@ def _places(inputs: Any) -> int:
 
 
 def _key(leaves: list[Any], structure: Any, static: tuple[Any, ...]) -> Any:
-    return (_skeleton(structure), static, *((one.shape, one.dtype) for one in leaves))
+    return (skeleton(structure), static, *((one.shape, one.dtype) for one in leaves))
 
 
 def _mark(value: Any) -> Any:
