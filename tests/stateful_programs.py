@@ -15,6 +15,7 @@ import random
 import sys
 import types
 import warnings
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -400,7 +401,10 @@ def describe(value: Any, known: dict[int, int], held: dict[int, Any], depth: int
         plain = {
             name: one for name, one in vars(value).items() if isinstance(one, bool | int | float | str | dict)
         }
-        return ("class", [item for item in sorted(plain.items()) if not item[0].startswith("__")])
+        shown = [
+            (name, describe(plain[name], known, held)) for name in sorted(plain) if not name.startswith("__")
+        ]
+        return ("class", shown)
     if depth > 4 or (callable(value) and not hasattr(value, "__dict__")):
         return type(value).__name__
     slots = [name for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)]
@@ -416,9 +420,7 @@ def describe(value: Any, known: dict[int, int], held: dict[int, Any], depth: int
 def same(one: Any, other: Any) -> bool:
     """Equal up to rounding of floats; types and structure exactly."""
     if isinstance(one, float) and isinstance(other, float):
-        return (
-            one == other or abs(one - other) <= 2e-5 * max(1.0, abs(one)) or (one != one and other != other)
-        )
+        return one == other or abs(one - other) <= 2e-5 * max(1.0, abs(one)) or (isnan(one) and isnan(other))
     if type(one) is not type(other):
         return False
     if isinstance(one, tuple | list):

@@ -16,8 +16,8 @@ from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from .elsewhere import become_room, checked_call, missing
 from .errors import (
-    ArgumentError, AssertionFailed, AxisError, BoundsError, ChainruleError, CompileError, CotangentError, DataError, DtypeError,
-    ExpressionError, GradientCheckError, GradientError, GraphError, GraphRetainedWarning, MissingExtraError,
+    ArgumentError, AssertionFailed, AxisError, BoundsError, ChainruleError, CompileError, CotangentError,
+    DataError, DtypeError, ExpressionError, GradientCheckError, GradientError, GraphError, GraphRetainedWarning, MissingExtraError,
     MissingNameError, NoAxisError, NonFiniteError, RecompileWarning, RunError, ShapeError, SharingError, TraceError,
 )
 from .explain import Story, explain
@@ -73,11 +73,11 @@ __version__ = "0.1.0"
 newaxis = None
 
 __all__ = [
-    "ArgumentError", "AssertionFailed", "AxisError", "BoundsError", "Callback", "ChainruleError", "CompileError", "CotangentError",
-    "DataError", "DtypeError", "ExpressionError", "FloatInfo", "Generator", "GradientCheckError",
+    "ArgumentError", "AssertionFailed", "AxisError", "BoundsError", "Callback", "ChainruleError", "CompileError",
+    "CotangentError", "DataError", "DtypeError", "ExpressionError", "FloatInfo", "Generator", "GradientCheckError",
     "GradientError", "GraphError", "GraphRetainedWarning", "IntegerInfo", "LearningRates",
-    "MissingExtraError", "MissingNameError", "NamespaceInfo", "NoAxisError", "NonFiniteError", "RecompileWarning", "Rescue", "Run",
-    "RunError", "ShapeError", "SharingError", "Story", "Tensor", "TraceError", "UniqueAll", "UniqueCounts",
+    "MissingExtraError", "MissingNameError", "NamespaceInfo", "NoAxisError", "NonFiniteError", "RecompileWarning",
+    "Rescue", "Run", "RunError", "ShapeError", "SharingError", "Story", "Tensor", "TraceError", "UniqueAll", "UniqueCounts",
     "UniqueInverse", "__array_namespace_info__", "abs", "acos", "acosh", "add", "all", "allclose", "any", "arange",
     "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and",
     "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool",

@@ -92,8 +92,16 @@ class Trace(Protocol):
     def make_leaf(self, node: Node) -> Cell:
         """A cell that holds `node` and requires grad."""
         raise TraceError(
-            f"{self.place} a tensor becomes no leaf; got requires_grad=True on {node.type}. Set it outside, or use cr.grad"
+            f"{self.place} a tensor becomes no leaf; got requires_grad=True on {node.type}. Set it outside, or use "
+            "cr.grad"
         )
+
+    # Whether numbers are computed as soon as somebody asks for them.
+    forces: ClassVar[bool] = False
+
+    def force(self, node: Node) -> Array | None:
+        """The numbers of a node, where they are computed when somebody asks; else None."""
+        return None
 
     # Whether numbers can be handed on before they are known: into results, texts and attributes.
     delivers: ClassVar[bool] = False
@@ -108,6 +116,7 @@ class Trace(Protocol):
 
     def refused(self, error: TraceError, node: Node) -> None:
         """Numbers were asked for that are not there; the error is on its way."""
+        return None
 
 
 class State(threading.local):

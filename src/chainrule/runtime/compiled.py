@@ -11,7 +11,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from ..backends import refuse_without_jax
 from ..compiler import nothing_collected
@@ -27,6 +27,7 @@ from .device import DeviceProgram
 from .device_report import audit_device, report_of_device
 from .program import Program
 from .report import Report, Stages, report_of
+from .segmented import Segmented
 from .served import Call, Served
 
 P = ParamSpec("P")
@@ -57,7 +58,9 @@ class Compiled(Generic[P, R]):
     `recompiles` says in words why the function had to be traced again: one entry for each time, the last 1000.
     """
 
-    def __init__(self, function: Callable[P, R], backend: str = "native", patient: bool = True) -> None:
+    def __init__(
+        self, function: Callable[P, R], backend: str = "native", patient: bool = True, fallback: bool = False
+    ) -> None:
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.backend = backend
@@ -71,6 +74,10 @@ class Compiled(Generic[P, R]):
         # That it is compiled again and again, in words; told as a warning, unless its owner looks here.
         self.storm: str | None = None
         self._patient = patient
+        self._fallback = fallback
+        # Runs the function in segments, once it has turned out that it is no graph; and why.
+        self._segmented: Segmented | None = None
+        self.fallback_reason: str | None = None
         self._lock = lock(threading.RLock(), FINDING)
 
     def __call__(self, *args: P.args, **keywords: P.kwargs) -> R:
@@ -80,12 +87,29 @@ class Compiled(Generic[P, R]):
         if found is None:
             if not config.compile or state.trace is not None:
                 return self.function(*args, **keywords)
-            program, found = self._served(args, keywords)
+            if self._segmented is not None:
+                return cast(R, self._segmented(*args, **keywords))
+            try:
+                program, found = self._served(args, keywords)
+            except TraceError as failure:
+                return cast(R, self._fall_back(failure, args, keywords))
         assert program is not None
         if program.calls < _VERIFIED_CALLS:
-            self._verify(program, args, keywords)
+            try:
+                self._verify(program, args, keywords)
+            except TraceError as failure:
+                return cast(R, self._fall_back(failure, args, keywords))
         result: R = program.run(found)
         return result
+
+    def _fall_back(self, failure: TraceError, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """What cannot be one graph runs in segments from here on, if that was asked for."""
+        if not self._fallback:
+            raise failure
+        self.fallback_reason = str(failure)
+        self._programs, self._last = [], None
+        self._segmented = Segmented(self.function)
+        return self._segmented(*args, **keywords)
 
     def _served(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Served, Call]:
         """The program for a call, made first if there is none, and what it has found."""
@@ -248,9 +272,9 @@ class Compiled(Generic[P, R]):
         differences = last.guards.differences(args, keywords)
         for one in differences:
             before, key = one.pattern.value, getattr(one.pattern, "key", None)
-            if type(one.pattern) is Plain and type(before) in (int, float) and type(one.now) is type(before):
-                if key is not None and key not in self._static:
-                    self._dynamic.add(key)
+            number = type(one.pattern) is Plain and type(before) in (int, float)
+            if number and type(one.now) is type(before) and key is not None and key not in self._static:
+                self._dynamic.add(key)
         found = [
             f"{label}: {one} → {other}"
             for label, one, other in zip(
@@ -278,9 +302,7 @@ class Compiled(Generic[P, R]):
             name = one.partition(": ")[0]
             self._counts[name] = self._counts.get(name, 0) + 1
             if self._counts[name] == _STORM + 1:
-                self.storm = (
-                    f"{self._name} was compiled {_STORM} times more because of {name} (at last {one}). {_cure(one)}"
-                )
+                self.storm = f"{self._name} was compiled {_STORM} times more because of {name} (at last {one}). {_cure(one)}"
                 if self._patient:
                     warn(self.storm, RecompileWarning)
 
@@ -289,8 +311,8 @@ def _cure(reason: str) -> str:
     """What helps against a reason that comes again and again."""
     if "[" in reason.partition(": ")[2] and "→" in reason:
         return (
-            "Give it batches of few shapes: pad or bucket them (cr.data.DataLoader, cr.data.pad), or drop the last batch "
-            "that is smaller"
+            "Give it batches of few shapes: cr.data.DataLoader(bucket_by_length=, pad_to_multiple_of=), or drop_last "
+            "for the last batch, which is smaller"
         )
     before = reason.rpartition(" → ")[0].rpartition(": ")[2]
     if before[:1].isdigit() or before[:1] == "-":
@@ -307,21 +329,23 @@ def _say_once() -> None:
 
 
 @overload
-def compile(function: Callable[P, R], *, backend: str | None = None) -> Compiled[P, R]: ...
+def compile(
+    function: Callable[P, R], *, backend: str | None = None, fallback: bool = False
+) -> Compiled[P, R]: ...
 
 
 @overload
 def compile(
-    function: None = None, *, backend: str | None = None
+    function: None = None, *, backend: str | None = None, fallback: bool = False
 ) -> Callable[[Callable[P, R]], Compiled[P, R]]: ...
 
 
 @checked({
     "mode": "Leave it out: there is one way to compile", "options": "Leave it out: there is one way to compile",
-    "fullgraph": "Leave it out: the function becomes one graph, or an error tells why not",
+    "fullgraph": "Leave it out: the function becomes one graph, or an error tells why not; fallback=True allows pieces",
     "dynamic": "Leave it out: each shape has a program of its own",
 })  # fmt: skip
-def compile(function: Any = None, *, backend: str | None = None) -> Any:
+def compile(function: Any = None, *, backend: str | None = None, fallback: bool = False) -> Any:
     """The function as one native function: forward, loss, backward and update in one call.
 
     It works on ordinary eager code: what is read from parameters becomes an input, what is assigned becomes an
@@ -329,6 +353,12 @@ def compile(function: Any = None, *, backend: str | None = None) -> Any:
     (`recompiles` says why). CHAINRULE_COMPILE=0 runs everything eagerly.
     backend: "native" (our own machine code, for the processor), or "jax" (XLA through JAX, on the GPU or TPU that JAX
     has; parameters stay there from step to step); without it `cr.config.backend` decides.
+    fallback: a function that is no graph (it asks for numbers on the way, its shapes depend on the data, it reads files
+    or draws NumPy's random numbers) runs as Python at each call, and its operations in native segments between the
+    places where numbers are asked for; `fallback_reason` says why. Native only.
+    What the function reads besides its arguments (attributes, lists, dicts, globals, closures) is compared at each call;
+    what it writes there is written by each call; numbers that change become inputs. `print` and `tensor.item()` are
+    delivered after the call.
     Raises TraceError where the function asks for numbers, CompileError for an operation without machine code,
     MissingExtraError for "jax" without JAX.
 
@@ -348,14 +378,18 @@ def compile(function: Any = None, *, backend: str | None = None) -> Any:
     """
     chosen = check_backend(config.backend if backend is None else backend)
     if function is None:
-        return lambda function: compile(function, backend=chosen)
+        return lambda function: compile(function, backend=chosen, fallback=fallback)
+    if fallback and chosen != "native":
+        raise ArgumentError(
+            f"fallback=True runs native segments; got backend={chosen!r}. Leave one of them out"
+        )
     if isinstance(function, Compiled):
-        if backend is None or function.backend == chosen:
+        if (backend is None or function.backend == chosen) and function._fallback == fallback:
             return function
         function = function.function
     if not callable(function):
         raise ArgumentError(f"cr.compile needs a function; got {type(function).__name__}")
-    return Compiled(function, chosen)
+    return Compiled(function, chosen, fallback=fallback)
 
 
 def check_backend(backend: Any) -> str:

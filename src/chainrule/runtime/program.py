@@ -17,9 +17,9 @@ from .. import ops
 from ..compiler import Compilation, Native, available, compile_graph
 from ..config import config
 from ..errors import CompileError
-from ..graph import Node, evaluate
-from ..operations import Array
-from ..trace import Traced
+from ..graph import Graph, Node, evaluate
+from ..operations import NO_ATTRIBUTES, Array
+from ..trace import UNGUARDED, Nested, Result, Traced
 from .host import Segments
 from .memory import address, aligned, array_of, first_alone, make_alone, whole
 from .served import Served, read_part
@@ -198,7 +198,7 @@ class Program(Served):
         self._outputs = [finder(node) for node in graph.outputs]
 
     def _find(self, given: list[Array], results: list[Array], call: tuple[Any, ...]) -> _Found:
-        """The outputs, the new values of the cells that are not written in place, and effects: all before one happens."""
+        """The outputs, the new values of cells that are not written in place, and effects: all before one happens."""
         outputs = [find(given, results) for find in self._outputs]
         values = [find(given, results) for find in self._values]
         return outputs, values, self._effects(call, outputs)
@@ -207,3 +207,9 @@ class Program(Served):
         """Write the cells, and put values where the function puts them. May be done twice."""
         super()._commit(values, effects)
         self._table[self._done] = 0
+
+
+def stand_alone(graph: Graph) -> Traced:
+    """A graph without cells and checks as a trace that nobody guards: its program is run for arrays of its inputs."""
+    results = Nested(lambda parts: parts, tuple(Result(k, NO_ATTRIBUTES) for k in range(len(graph.outputs))))
+    return Traced(graph, [], results, [], UNGUARDED, {}, {}, 0)

@@ -195,6 +195,9 @@ class Tensor(Operators):
             node = self.node
             made = f" (made at {node.origin})" if node.origin is not None else ""
             trace = state.trace or Trace
+            if state.trace is not None and (value := state.trace.force(node)) is not None:
+                forced: NDArray[Any] = value
+                return forced
             number.refuse(
                 node,
                 f"{trace.place} a tensor has no numbers yet; got Traced {node.type} {node.operation.name}{made}. "

@@ -127,7 +127,8 @@ def _plain(key: Any) -> Any:
             raise DtypeError(
                 f"an index must be whole numbers or bools; got {key.dtype.name}. Use astype(int64)"
             )
-        return key if key.node.value is None else _scalar_or_array(key._array())
+        unknown = key.node.value is None and not (state.trace is not None and state.trace.forces)
+        return key if unknown else _scalar_or_array(key._array())
     if isinstance(key, bool | int | np.generic | np.ndarray | list | tuple):
         array = np.asarray(dispatch.to_array(key)) if np.size(key) else np.asarray(key)
         if not array.size and array.dtype.kind == "f":

@@ -117,7 +117,7 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
 
 def _known(name: str, x: Tensor, cure: str) -> NDArray[Any]:
     """The numbers of a tensor. Raises TraceError where a compiled step has none yet: the result has no shape then."""
-    if x.node.value is None and state.trace is not None:
+    if x.node.value is None and state.trace is not None and not state.trace.forces:
         raise TraceError(
             f"{state.trace.place} the shape of every result must be known, and that of {name} depends on the data; got "
             f"Traced {x.node.type}. {cure}, call {name} outside the step, or run it with cr.compile(..., fallback=True)"

@@ -5,14 +5,14 @@ Knows Python functions, tensors and cells; knows nothing of what becomes of the 
 
 from ..ops.bounds import describe_range
 from .function import NeedsNumber, Traced, trace, tracing_lock
-from .guards import Difference
+from .guards import UNGUARDED, Difference
 from .patterns import Given, Held, Number, Plain
 from .purity import difference_between
 from .recording import Tracing
 from .templates import Constant, Nested, Once, Require, Result, Template
 
 __all__ = [
-    "Constant", "Difference",
+    "UNGUARDED", "Constant", "Difference",
     "Given",
     "Held",
     "NeedsNumber",

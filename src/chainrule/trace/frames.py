@@ -139,6 +139,7 @@ _names: dict[CodeType, Names] = {}
 
 
 def known_names(code: CodeType) -> Names:
+    """The same, read once."""
     found = _names.get(code)
     if found is None:
         if len(_names) > 4096:
@@ -327,7 +328,8 @@ class RandomState:
     """The random numbers of NumPy and Python as they were, to be compared and put back."""
 
     def __init__(self) -> None:
-        self._numpy, self._python = np.random.get_state(legacy=True), random.getstate()
+        self._numpy: Any = np.random.get_state(legacy=True)
+        self._python = random.getstate()
         self._others: list[tuple[Any, Any]] = []
         self._seen: set[int] = set()
 
@@ -342,7 +344,7 @@ class RandomState:
 
     def changed(self) -> bool:
         """Whether something was drawn since."""
-        now = np.random.get_state(legacy=True)
+        now: Any = np.random.get_state(legacy=True)
         if random.getstate() != self._python or not all(
             np.array_equal(a, b) for a, b in zip(now, self._numpy)
         ):

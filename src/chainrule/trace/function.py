@@ -202,7 +202,7 @@ def _trace(
         parameter_names(function),
         around.anchors,
     )
-    patterns = {node: one for node, one in _patterns_of(around, arguments)}
+    patterns = dict(_patterns_of(around, arguments))
     named_cells = {one.value.cell: one.label for _, one in _leaves(around, arguments)}
     return Traced(
         graph,

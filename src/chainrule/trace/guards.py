@@ -208,8 +208,7 @@ class Guards:
         self._explain: Callable[..., Any] | None = None
 
     def _roots(self, writer: Writer) -> None:
-        for one in (self._arguments, self._keywords):
-            one.variable = ""
+        self._arguments.variable = self._keywords.variable = ""
         self._call(writer, self._arguments, "args")
         self._call(writer, self._keywords, "keywords")
         for one in self._anchors:
@@ -321,4 +320,7 @@ class _Names(Pattern):
         return ", ".join(self.value) or "none"
 
 
-__all__ = ["Difference", "Guards", "Missing", "Same", "Serve", "Writer", "settled"]
+#: Guards of what is run for arrays that are at hand: nothing is looked at.
+UNGUARDED = Guards(SequencePattern([], "arguments", []), Mapping({}, "arguments", [], []), [], [], [], False)
+
+__all__ = ["UNGUARDED", "Difference", "Guards", "Missing", "Same", "Serve", "Writer", "settled"]

@@ -252,7 +252,10 @@ class Again(Pattern):
 
 
 class Container(Pattern):
-    """Something that holds other values. `before`: what it held; `planted`: what it holds while the function is traced."""
+    """Something that holds other values.
+
+    `before`: what it held. `planted`: what it holds while the function is traced.
+    """
 
     def __init__(self, value: Any, label: str, items: list[Pattern]) -> None:
         super().__init__(value, label)

@@ -187,19 +187,22 @@ class Tracing(Trace):
             raise error(describe_range(message, None if subject is None else subject.value))
 
     def differentiated(self, node: Node) -> None:
-        """The loss must be finite, and must not depend on another call in a way that gradients would have to follow."""
-        for one in (
-            topological([node], follow=lambda one: one.operation is not ops.stop_gradient) if self.cut else ()
-        ):
-            if one in self.cut:
-                raise TraceError(
-                    f"a compiled step differentiates its own computation; its loss depends on {self.cut[one]}, which an "
-                    "earlier call has computed from tensors that require grad, and gradients would go on into that call. "
-                    "Keep and pass on x.detach()"
-                )
+        """The loss must be finite, and nothing in it may come from another call that gradients would have to follow."""
+        if self.cut:
+            self._refuse_cut(node)
         if config.check_finite:
             message = "a loss must be finite before anything is learnt from it; got {low}"
             self.check(ops.isfinite.on_nodes((node,), {}), message, NonFiniteError, node)
+
+    def _refuse_cut(self, node: Node) -> None:
+        """A loss must not depend on what another call has computed from what requires grad."""
+        for one in topological([node], follow=lambda one: one.operation is not ops.stop_gradient):
+            if one in self.cut:
+                raise TraceError(
+                    f"a compiled step differentiates its own computation; its loss depends on {self.cut[one]}, which "
+                    "an earlier call has computed from tensors that require grad, and gradients would go on into that "
+                    "call. Keep and pass on x.detach()"
+                )
 
     # ------------------------------------------------------------------------------- the end
 

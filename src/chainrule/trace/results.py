@@ -48,7 +48,10 @@ Arguments = tuple[pt.Sequence, pt.Mapping]
 
 
 class Recipes:
-    """Templates and effects of one trace; `outputs`: the nodes that they need; `found`: patterns whose values they need."""
+    """Templates and effects of one trace.
+
+    `outputs`: the nodes that they need. `found`: the patterns whose values they need.
+    """
 
     def __init__(self, tracing: Tracing, around: Surroundings) -> None:
         self.outputs: list[Node] = []
@@ -318,7 +321,7 @@ class Recipes:
     # ------------------------------------------------------------------------------- leftovers
 
     def refuse_leftovers(self) -> None:
-        """A traced tensor that somebody still holds, in a place that was not seen, would be used as if it had numbers."""
+        """A traced tensor in a place that was not seen would be used later as if it had numbers."""
         gc.collect(0)
         self._known |= {id(one.planted[2]) for one in self._around.handles.values()}
         start = self._tracing.start
@@ -331,8 +334,8 @@ class Recipes:
                 holder = _holder(one, young)
                 if holder is not None:
                     raise TraceError(
-                        f"a compiled step cannot see where it keeps a value; {node.type} {node.operation.name} is still "
-                        f"held by {holder} after it. Return it, or keep it as an attribute or in a list or dict",
+                        f"a compiled step cannot see where it keeps a value; {node.type} {node.operation.name} is "
+                        f"still held by {holder} after it. Return it, or keep it as an attribute or in a list or dict",
                         node.origin,
                     )
 

@@ -334,7 +334,7 @@ class Surroundings:
             self._object(value, label)
 
     def _object(self, value: Any, label: str) -> None:
-        wrapped = getattr(value, "__wrapped__", None) if not isinstance(value, Tensor) else None
+        wrapped = (getattr(value, "__dict__", None) or {}).get("__wrapped__")
         if isinstance(wrapped, types.FunctionType):
             self.reach(wrapped, label)
         kind = type(value)
@@ -448,7 +448,7 @@ class Surroundings:
             if name not in _OF_MODULES and isinstance(value, list | dict | set | np.ndarray):
                 self._watch(space, name)
 
-    def _scan(self, space: Space, names: set[str]) -> None:
+    def _scan(self, space: Space, names: Iterable[str]) -> None:
         wanted: Iterable[str] = names
         if self.everything and not isinstance(space, Variables):
             wanted = [name for name in space.before if not name.startswith("__")]

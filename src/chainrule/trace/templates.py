@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..graph import Cell, Node
-from ..operations import CONSTANT, Array, Attributes
+from ..operations import CONSTANT, Array
+from ..operations import Attributes as Marks
 from ..tensor import Tensor, wrap
 from ..tensor.core import of_cell
 from .spaces import MISSING, Attributes, Space
@@ -56,7 +57,7 @@ class Result(Template):
     """A tensor: output number `index` of the graph."""
 
     index: int
-    marks: Attributes
+    marks: Marks
     gradient: int | None = None
 
     def build(self, call: Call, outputs: Outputs) -> Any:
@@ -211,7 +212,9 @@ class Assign(Effect):
         value = MISSING if self.value is None else self.value.build(call, outputs)
         # Layers count what is written, for whoever relies on it; tensors are looked at by every call.
         space = self.space
-        layer = space if isinstance(space, Attributes) and space.counted and type(value) is not Tensor else None
+        layer = (
+            space if isinstance(space, Attributes) and space.counted and type(value) is not Tensor else None
+        )
 
         def commit() -> None:
             before = None if layer is None else layer.content().get(self.name, MISSING)
