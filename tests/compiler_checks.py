@@ -364,7 +364,8 @@ def check_long_sums_are_wide() -> None:
     x = (np.random.default_rng(0).random((70_001, 6)) + 0.5).astype("float32")
     step = cr.compile(lambda x, y: (
         cr.sum(x, axis=0), cr.mean(x, axis=0), cr.sum(y, axis=1), cr.sum(x), cr.sum(x[:, :5], axis=0, keepdims=True),
-        cr.sum(cr.reshape(x[:69984], (2, 34992, 6)), axis=(0, 1)), cr.sum(cr.reshape(x[:65536], (65536, 3, 2)), axis=0)
+        cr.sum(cr.reshape(x[:69984], (2, 34992, 6)), axis=(0, 1)), cr.sum(cr.reshape(x[:65536], (65536, 3, 2)),
+        axis=0)
     ))  # fmt: skip
     y = np.ascontiguousarray(x.T)
     wide = x.astype("float64")
@@ -506,14 +507,18 @@ def check_views() -> None:
         flat = cr.reshape(x, (210,))
         return (
             cr.reshape(y, (10, 21)) + 1.0, cr.reshape(y, (-1,))[3::4] * 2.0, cr.flip(x, axis=1)[..., 1:6:2] - 1.0,
-            cr.reshape(cr.reshape(x, (6, 35)), (2, 105)) + 0.5, x[1, :, 2, None] * cr.ones((4, 3, 1, 7), dtype=x.dtype),
-            cr.concat([x[:, :2], x, x[:, :1]], axis=1) * 3.0, cr.reshape(x, (30, 7)).sum(axis=0), cr.flip(flat) * flat,
+            cr.reshape(cr.reshape(x, (6, 35)), (2, 105)) + 0.5, x[1, :, 2, None] * cr.ones((4, 3, 1, 7),
+            dtype=x.dtype),
+            cr.concat([x[:, :2], x, x[:, :1]], axis=1) * 3.0, cr.reshape(x, (30, 7)).sum(axis=0),
+            cr.flip(flat) * flat,
             cr.pad(x, ((1, 0), (0, 2), (0, 0), (2, 1))), cr.roll(x, 2, axis=3) - x, cr.tile(x[0, 0], (2, 3)) + 1.0,
             cr.repeat(x, 2, axis=2) * 2.0, cr.stack([x, -x], axis=1), cr.tril(x[0, 0], k=1), cr.triu(x[0, 0], k=-1),
-            cr.concat([flat, cr.exp(flat), flat * 2.0]), cr.pad(flat, ((3, 4),))[2:9], cr.reshape(y, (5, 6, 7)) @ x[0, 0].T,
+            cr.concat([flat, cr.exp(flat), flat * 2.0]), cr.pad(flat, ((3, 4),))[2:9], cr.reshape(y, (5, 6,
+            7)) @ x[0, 0].T,
             cr.concat([cr.pad(flat * 0.5, ((0, 210),)), flat]) + cr.pad(flat, ((210, 210),)),
             cr.reshape(cr.reshape(flat, (14, 15)).T, (42, 5)) + cr.reshape(y, (42, 5)),
-            cr.broadcast_to(cr.exp(x[:, :1]), (2, 3, 5, 7)) + x, cr.max(y, axis=(0, 2)), cr.sum(cr.reshape(y, (10, 21)), axis=0),
+            cr.broadcast_to(cr.exp(x[:, :1]), (2, 3, 5, 7)) + x, cr.max(y, axis=(0, 2)), cr.sum(cr.reshape(y,
+            (10, 21)), axis=0),
         )  # fmt: skip
 
     for dtype in FLOATS:
@@ -567,7 +572,8 @@ def check_around_what_is_empty() -> None:
         nothing = cr.concat([x, cr.tanh(x)], axis=1) * 2.0
         return (
             cr.sum(cr.pad(nothing, ((1, 0), (2, 1))), axis=0), cr.concat([nothing, z, cr.exp(nothing)], axis=1) + 1.0,
-            cr.pad(cr.concat([y, y], axis=0)[:, 1:], ((0, 2), (0, 0))) - 1.0, cr.sum(x, axis=1), cr.sum(y, axis=0), x * 2.0,
+            cr.pad(cr.concat([y, y], axis=0)[:, 1:], ((0, 2), (0, 0))) - 1.0, cr.sum(x, axis=1), cr.sum(y,
+            axis=0), x * 2.0,
             cr.cumulative_sum(x, axis=1), cr.prod(y), cr.all(x > 0, axis=1),
         )  # fmt: skip
 
@@ -621,10 +627,13 @@ def check_loops_that_are_joined() -> None:
 
     agree(joined, normal(130), normal(130, seed=1), np.array(64), units=64)
     pairs: list[Callable[[Any, Any], Any]] = [
-        lambda x, y: (a := cr.exp(x), cr.flip(a) * 2.0), lambda x, y: (a := cr.exp(x), cr.reshape(cr.reshape(a, (10, 13)).T, (130,)) + 1.0),
-        lambda x, y: (cr.exp(x), cr.sin(x), cr.exp(x) - cr.sin(x)), lambda x, y: (a := cr.exp(x), b := cr.flip(a) - y, a + b),
+        lambda x, y: (a := cr.exp(x), cr.flip(a) * 2.0),
+        lambda x, y: (a := cr.exp(x), cr.reshape(cr.reshape(a, (10, 13)).T, (130,)) + 1.0),
+        lambda x, y: (cr.exp(x), cr.sin(x), cr.exp(x) - cr.sin(x)),
+        lambda x, y: (a := cr.exp(x), b := cr.flip(a) - y, a + b),
         lambda x, y: (a := cr.exp(x), b := cr.sin(y), cr.sum(cr.flip(a)), a * cr.sum(a), b * cr.sum(b)),
-        lambda x, y: (a := cr.exp(x), b := a + a[7], cr.flip(b) + a), lambda x, y: (a := cr.exp(x)[:65], cr.sin(x)[65:] + a, x * 2.0),
+        lambda x, y: (a := cr.exp(x), b := a + a[7], cr.flip(b) + a),
+        lambda x, y: (a := cr.exp(x)[:65], cr.sin(x)[65:] + a, x * 2.0),
         lambda x, y: (a := cr.exp(x), b := a @ cr.reshape(y, (130, 1)), a * b, cr.cumulative_sum(a), a - x),
     ]  # fmt: skip
     for one in pairs:
@@ -718,7 +727,8 @@ def check_scan(kind: str, steps: int) -> None:
 
 
 checks("scan", check_scan, [
-    ("plain", 5), ("reverse", 4), ("kept", 5), ("swapped", 3), ("twice", 4), ("inside", 3), ("sorted", 3), ("plain", 1),
+    ("plain", 5), ("reverse", 4), ("kept", 5), ("swapped", 3), ("twice", 4), ("inside", 3), ("sorted", 3),
+    ("plain", 1),
     ("swapped", 1), ("swapped", 2), ("reverse", 0), ("twice", 1), ("swapped", 0),
 ])  # fmt: skip
 

@@ -1,13 +1,14 @@
 """Put faults into the compiler and the runtime, one at a time, and count how many of them the quick checks find.
 
-    python tests/mutate_compiler.py                       # all: about 400 generated faults and those made by hand
+    python tests/mutate_compiler.py                       # all: about 420 generated faults and those made by hand
     python tests/mutate_compiler.py product merge         # those of some modules
     python tests/mutate_compiler.py --most 3 --seed 1     # other ones, up to 3 in a function
 
 A fault is one change in the syntax tree of one function (a number off by one, a comparison turned round, a condition
 or a call left out, operands exchanged, an early return …) or of one constant of a module. Each runs in a process of
 its own, forked from one in which everything is loaded and compiled: there the function gets its faulty code, and the
-checks of `compiler_checks` and `runtime_checks` that reach it run, first those that found most so far, until one fails.
+checks (`compiler_checks`, `commit_checks`, `runtime_checks`, `memory_checks`) that reach it run, first those that
+found most so far, until one fails.
 Machine code is only taken over where its text is the same, letter by letter. What survives is explained in SURVIVORS,
 by the kinds of reasons in REASONS; whatever is not explained is printed, and makes the command fail.
 """
@@ -32,7 +33,7 @@ import sys
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ os.environ["CHAINRULE_CACHE"] = "0"  # machine code is shared by its text only, 
 os.environ.setdefault("CHAINRULE_NUM_THREADS", "1")
 
 import chainrule
-import runtime_checks  # noqa: F401 - adds its checks
+import commit_checks  # noqa: F401 - adds its checks
+import memory_checks  # noqa: F401
+import runtime_checks  # noqa: F401
 from chainrule.compiler import machine
 from compiler_checks import CHECKS
 from surviving_mutants import HAND_MADE, REASONS, SURVIVORS
@@ -55,10 +58,21 @@ MODULES = [
 NO_CODE = {"__str__", "_print", "_expression", "_print_contraction", "stages", "_dump", "__repr__"}
 #: Seconds of processor time, and of the clock, after which a faulty process is ended: it counts as found.
 _SECONDS, _CLOCK = 60, 300
-#: Seconds of checks for one fault: those that take the least time for what they find.
-_BUDGET = 8.0
-#: Functions with fewer places for a fault are left out.
-_FEWEST = 5
+#: Seconds of checks that are run together, first those that are close to the module and find most in little time.
+_BUDGET = 5.0
+#: Beginnings of the names of checks that are likely to find what is wrong with a module.
+CLOSE: dict[str, tuple[str, ...]] = {
+    "merge": ("commit", "loops", "optimizers"), "commit": ("commit", "kept", "a_commit"), "plan": ("commit", "loops"),
+    "program": ("kept", "commit", "refused", "interrupted"), "memory": ("memory", "kept", "arrays", "inputs"),
+    "served": ("calls", "results", "types", "gradients"), "repeated": ("many", "steps"), "threads": ("threads", "work"),
+    "host": ("numpy", "a_failure", "refused"), "known": ("what_is_known",), "cache": ("what_is_known",),
+    "recurrence": ("scan",), "steps": ("scan",), "nested": ("convolution", "a_network"), "tiles": ("convolution",),
+    "orders": ("a_network", "convolution"), "layout": ("a_network", "product"), "product": ("product", "a_gradient"),
+    "folds": ("folds", "long_sums", "around"), "polynomials": ("functions",), "mathlib": ("functions", "whole"),
+    "builder": ("whole", "casts", "functions", "folds", "places"), "pool": ("work", "threads"),
+    "contraction": ("product", "empty", "convolution"), "repeat": ("many",), "indices": ("views", "places", "around"),
+    "llvm": ("whole", "casts", "functions", "work"), "nests": ("views", "places", "around"), "fuse": ("commit",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -168,14 +182,19 @@ def _statements(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             changed = copy.copy(node)
             changed.test = ast.Constant(value)
             yield f"{type(node).__name__.lower()} {_short(node.test)} → {value}", changed
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield f"without {_short(node)}", ast.Pass()
-    elif isinstance(node, ast.AugAssign):
-        yield f"without {_short(node)}", ast.Pass()
-    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript | ast.Attribute):
+    elif _acts(node):
         yield f"without {_short(node)}", ast.Pass()
     elif isinstance(node, ast.Continue | ast.Break):
         yield f"without {type(node).__name__.lower()}", ast.Pass()
+
+
+def _acts(node: ast.AST) -> bool:
+    """Whether a statement does something to what is there already."""
+    if isinstance(node, ast.Assign):
+        return isinstance(node.targets[0], ast.Subscript | ast.Attribute)
+    return isinstance(node, ast.AugAssign) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    )
 
 
 class _Replace(ast.NodeTransformer):
@@ -198,7 +217,7 @@ def _code_of(function: ast.AST) -> Iterator[ast.AST]:
         ):
             continue
         yield node
-        children = [one for one in ast.iter_child_nodes(node)]
+        children = list(ast.iter_child_nodes(node))
         if isinstance(node, ast.AnnAssign):
             children = [node.value] if node.value is not None else []
         if isinstance(node, ast.FunctionDef):
@@ -229,8 +248,8 @@ def _module_tree(module: str) -> ast.Module:
     return ast.parse(inspect.getsource(importlib.import_module(f"chainrule.{module}")))
 
 
-def mutants_of(module: str, most: int, seed: int) -> list[Mutant]:
-    """The faults of a module: for each function and constant up to `most`, which follow from its name and text alone."""
+def mutants_of(module: str, most: int, seed: int, fewest: int) -> list[Mutant]:
+    """The faults of a module: up to `most` of each function and constant, which follow from its name and text."""
     tree = _module_tree(module)
     found = []
     for name, place in _places(tree):
@@ -244,7 +263,7 @@ def mutants_of(module: str, most: int, seed: int) -> list[Mutant]:
                 counts[description] += 1
                 label = description if counts[description] == 1 else f"{description} #{counts[description]}"
                 changes.append((number, k, label))
-        if len(changes) < _FEWEST:
+        if len(changes) < fewest:
             continue
         chooser = random.Random(f"{seed} {module} {name}")
         share = min(most, max(1, round(len(changes) / 12 + 0.5)))
@@ -443,9 +462,18 @@ def main() -> int:
     )
     parser.add_argument("modules", nargs="*", help="names of modules, such as product; all without any")
     parser.add_argument("--most", type=int, default=1, help="faults in one function at most")
+    parser.add_argument(
+        "--fewest", type=int, default=5, help="leave out functions with fewer places for a fault"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", action="store_true", help="only list the faults")
     parser.add_argument("--verbose", action="store_true", help="say which check finds which fault")
+    parser.add_argument(
+        "--hasty", action="store_true", help="give a fault up after the checks that are likely"
+    )
+    parser.add_argument(
+        "--only", type=Path, help="a file with the names of faults, one in a line: only those"
+    )
     chosen = parser.parse_args()
     modules = [
         one
@@ -453,7 +481,12 @@ def main() -> int:
         if not chosen.modules or one.rpartition(".")[2] in chosen.modules or one in chosen.modules
     ]
     mutants = [one for one in made_by_hand() if one.module in modules]
-    mutants += [one for module in modules for one in mutants_of(module, chosen.most, chosen.seed)]
+    mutants += [
+        one for module in modules for one in mutants_of(module, chosen.most, chosen.seed, chosen.fewest)
+    ]
+    if chosen.only is not None:
+        wanted = set(chosen.only.read_text(encoding="utf-8").splitlines())
+        mutants = [one for one in mutants if one.name in wanted]
     if chosen.list:
         print("\n".join(one.name for one in mutants))
         return 0
@@ -465,10 +498,12 @@ def main() -> int:
     if failed != ("", ""):
         print(f"the checks fail without any fault, so a find would mean nothing: {failed}")
         return 1
-    return _count(mutants, reached, seconds, chosen.verbose)
+    return _count(mutants, reached, seconds, chosen.verbose, chosen.hasty)
 
 
-def _count(mutants: list[Mutant], reached: dict[str, Any], seconds: dict[str, float], verbose: bool) -> int:
+def _count(
+    mutants: list[Mutant], reached: dict[str, Any], seconds: dict[str, float], verbose: bool, hasty: bool
+) -> int:
     finds: Counter[str] = Counter()
     survivors: list[Mutant] = []
     everything = list(CHECKS)
@@ -476,15 +511,17 @@ def _count(mutants: list[Mutant], reached: dict[str, Any], seconds: dict[str, fl
         started = time.perf_counter()
         stem = mutant.module.rpartition(".")[2]
         names = [one for one in everything if (stem, mutant.function) in reached[one]]
-        if (
-            mutant.function.rpartition(".")[2].isupper()
-            or not names
-            and mutant.function.lstrip("_").isupper()
+        if mutant.function.rpartition(".")[2].isupper() or (
+            not names and mutant.function.lstrip("_").isupper()
         ):
             names = everything
-        names.sort(key=lambda one: (seconds[one] + 0.02) / (1 + finds[one]))
-        names = _within(names, seconds, _BUDGET)
-        name, how = killer_of(mutant, names) if names else ("", "")
+        words = CLOSE.get(stem, ())
+        names.sort(key=lambda one: (not one.startswith(words), (seconds[one] + 0.02) / (1 + finds[one])))
+        quick = _within(names, seconds, _BUDGET)
+        rest = [] if hasty else [one for one in names if one not in quick]
+        name, how = next(
+            (found for some in (quick, rest) if some and (found := killer_of(mutant, some))[0]), ("", "")
+        )
         finds[name] += 1
         if not name or name == "install":
             survivors.append(mutant)

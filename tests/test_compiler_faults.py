@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 import chainrule as cr
-import runtime_checks  # noqa: F401 - adds its checks
+import commit_checks  # noqa: F401 - adds its checks
+import memory_checks  # noqa: F401
+import runtime_checks  # noqa: F401
 from chainrule.compiler import available
 from compiler_checks import CHECKS
 
