@@ -180,6 +180,7 @@ checks("product", check_product, [
     (50, 256, 9, "x'@y'", "float64"), (49, 257, 35, "x@y", "float32"), (7, 300, 33, "x@y", "float64"),
     (50, 300, 37, "x'@y", "float32"), (5, 600, 19, "x@y'", "float32"), (3, 1025, 5, "x@y", "float64"),
     (52, 513, 40, "x'@y'", "float32"), (1, 259, 1, "x@y", "float32"), (300, 300, 70, "x'@y", "float32"),
+    (20, 520, 290, "x@y", "float32"),
     (261, 270, 67, "x'@y'", "float64"), (13, 258, 1, "x'@y", "float64"), (1, 270, 31, "x@y'", "float32"),
 ])  # fmt: skip
 
@@ -375,6 +376,12 @@ def check_long_sums_are_wide() -> None:
     ]  # fmt: skip
     for got, value in zip(arrays_of(step(cr.tensor(x), cr.tensor(y))), wanted, strict=True):
         near(got, np.asarray(value, "float32"), 1.0, by_element=True)
+    broad = np.tile(x, (1, 6))[:65_600, :34]
+    near(
+        cr.compile(lambda x: cr.sum(x, axis=0))(cr.tensor(broad)).numpy(),
+        broad.astype("float64").sum(0).astype("float32"),
+        1.0,
+    )
     ones = np.ones((20_000_000,), "float32")
     assert cr.compile(lambda x: x.sum())(cr.tensor(ones)).item() == 20_000_000
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import chainrule as cr
 from chainrule import functional as F
 from chainrule import nn, optim
-from chainrule.compiler import compile_graph, known, machine
+from chainrule.compiler import cache, compile_graph, known, machine
 from chainrule.compiler.repeat import NAME
 from chainrule.config import config
 from chainrule.errors import ArgumentError
@@ -423,3 +425,53 @@ def arrays_of_bytes(values: list[bytes], step: Any, x: Any, y: Any) -> list[Any]
     """The bytes as arrays again, typed like the outputs of the step's graph."""
     outputs = step.graph().outputs
     return [np.frombuffer(one, node.dtype).reshape(node.shape) for one, node in zip(values, outputs)]
+
+
+@check
+def check_files_of_the_cache() -> None:
+    """Which files are trusted, which go, and where they lie."""
+    with place() as folder:
+        assert cache.folder() == folder
+        cache.store("a" * 8, b"code")
+        assert cache.load("a" * 8) == b"code" and cache.load("b" * 8) is None
+        file = folder / ("a" * 8 + ".o")
+        for mode, trusted in ((0o600, True), (0o644, True), (0o620, False), (0o602, False), (0o640, True)):
+            file.chmod(mode)
+            assert (cache.load("a" * 8) == b"code") is trusted, oct(mode)
+        file.chmod(0o600)
+        fresh, old = folder / ".fresh.1", folder / ".old.1"
+        fresh.write_bytes(b"half")
+        old.write_bytes(b"half")
+        os.utime(old, (1.0, 1.0))
+        cache.store("c" * 8, b"more")
+        assert fresh.exists() and not old.exists() and file.exists()
+        largest, cache._LARGEST = cache._LARGEST, 200
+        try:
+            os.utime(file, (1.0, 1.0))
+            cache.store("d" * 8, b"x" * 100)
+            assert not file.exists() and (folder / ("d" * 8 + ".o")).exists()
+        finally:
+            cache._LARGEST = largest
+        outer = {name: os.environ.pop(name, None) for name in ("CHAINRULE_CACHE_DIR", "XDG_CACHE_HOME")}
+        try:
+            if sys.platform.startswith("linux"):
+                assert cache.folder() == Path.home() / ".cache" / "chainrule"
+            os.environ["XDG_CACHE_HOME"] = str(folder)
+            assert sys.platform == "win32" or cache.folder() == folder / "chainrule"
+            os.environ["CHAINRULE_CACHE"] = "0"
+            assert cache.folder() is None
+        finally:
+            os.environ["CHAINRULE_CACHE"] = "1"
+            for name, value in outer.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@check
+def check_the_collector_goes_on() -> None:
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            cr.compile(lambda x: x * 2.0)(cr.tensor([1.0]))
+            assert gc.isenabled() is enabled
+        finally:
+            gc.enable()
