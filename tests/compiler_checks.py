@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import chainrule as cr
+import test_compiler
 from chainrule import functional as F
 from chainrule import ops
 from chainrule.compiler import Compilation, compile_graph
@@ -683,6 +684,37 @@ def check_work_that_is_shared() -> None:
         cr.set_num_threads(before)
 
 
+@check
+def check_values_that_wait_for_a_product() -> None:
+    """What a product reads later keeps its bytes until then, whatever is computed in between."""
+
+    def waiting(x: Any, y: Any) -> Any:
+        a = cr.exp(x * 0.1)
+        b = cr.cumulative_sum(x, axis=0)
+        c = cr.cumulative_sum(b * 0.2, axis=1)
+        d = cr.cumulative_sum(c - b, axis=0)
+        e = cr.cumulative_sum(cr.tanh(d) @ y, axis=1)
+        f = (a @ e) @ cr.cumulative_sum(c * 0.1, axis=1)
+        return f, cr.sum(d @ a, axis=0), b @ cr.tanh(f)
+
+    agree(waiting, normal(20, 20), normal(20, 20, seed=1), units=4000)
+
+
+@check
+def check_convolutions_that_are_seen_in_part() -> None:
+    shown: list[Callable[[Any], Any]] = [
+        lambda y: (y, y[:, 1:]), lambda y: y[:, :2], lambda y: y[:, ::2, 1:],
+        lambda y: cr.permute_dims(y, (0, 2, 3, 1)),
+        lambda y: (y[:, 1:], y[:, :1]), lambda y: y[:1, :, :3, 2:], lambda y: cr.flip(y, axis=1),
+        lambda y: y[:, :, ::-1][:, 1:],
+        lambda y: (y, cr.permute_dims(y, (1, 0, 3, 2))), lambda y: cr.reshape(y, (2, -1)), lambda y: y[..., 0],
+    ]  # fmt: skip
+    x, w, grouped = normal(2, 4, 7, 6), normal(6, 4, 3, 3), normal(6, 2, 3, 3)
+    for one in shown:
+        agree(lambda x, w, one=one: one(F.conv2d(x, w, padding=1)), x, w, units=64)
+        agree(lambda x, w, one=one: one(F.conv2d(x, w, groups=2)), x, grouped, units=64)
+
+
 # ------------------------------------------------------------------------------------------- loops over time
 
 
@@ -778,6 +810,16 @@ def check_numpy_between_segments() -> None:
 
     agree(between, normal(4, 4), np.array([3, 0, 5, 2]), units=64)
 
+
+# ------------------------------------------------------------------------------------------- parts of the compiler
+
+for _one in (
+    test_compiler.test_positions_cancel_their_divisions, test_compiler.test_values_of_positions_are_those_of_integers,
+    test_compiler.test_an_index_that_leaves_its_buffer_is_refused,
+    test_compiler.test_fusion_verifier_refuses_a_read_before_the_store,
+    test_compiler.test_the_arena_is_shared_and_never_overlaps,
+):  # fmt: skip
+    CHECKS[_one.__name__.removeprefix("test_")] = _one
 
 # ------------------------------------------------------------------------------------------- anything
 

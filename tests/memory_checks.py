@@ -435,7 +435,8 @@ def check_files_of_the_cache() -> None:
         cache.store("a" * 8, b"code")
         assert cache.load("a" * 8) == b"code" and cache.load("b" * 8) is None
         file = folder / ("a" * 8 + ".o")
-        for mode, trusted in ((0o600, True), (0o644, True), (0o620, False), (0o602, False), (0o640, True)):
+        modes = {0o600: True, 0o644: True, 0o620: False, 0o602: False, 0o640: True, 0o645: True}
+        for mode, trusted in modes.items():
             file.chmod(mode)
             assert (cache.load("a" * 8) == b"code") is trusted, oct(mode)
         file.chmod(0o600)

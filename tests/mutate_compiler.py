@@ -54,24 +54,29 @@ MODULES = [
     *(f"compiler.{one.stem}" for one in sorted((ROOT / "compiler").glob("*.py"))),
     *(f"runtime.{one}" for one in ("host", "memory", "program", "repeated", "served", "threads")),
 ]
-#: Functions that only print, and the table that is no code.
-NO_CODE = {"__str__", "_print", "_expression", "_print_contraction", "stages", "_dump", "__repr__"}
+#: Functions that only print, and names of types.
+NO_CODE = {
+    "__str__", "_print", "_expression", "_print_contraction", "stages", "_dump", "__repr__", "PASSES", "STAGES",
+    "__all__", "Statement", "Number", "Atom", "Position", "Reader", "Part", "Axes", "Seen",
+}  # fmt: skip
 #: Seconds of processor time, and of the clock, after which a faulty process is ended: it counts as found.
 _SECONDS, _CLOCK = 60, 300
 #: Seconds of checks that are run together, first those that are close to the module and find most in little time.
 _BUDGET = 5.0
 #: Beginnings of the names of checks that are likely to find what is wrong with a module.
 CLOSE: dict[str, tuple[str, ...]] = {
-    "merge": ("commit", "loops", "optimizers"), "commit": ("commit", "kept", "a_commit"), "plan": ("commit", "loops"),
+    "merge": ("commit", "loops", "optimizers"), "commit": ("commit", "kept", "a_commit"),
+    "plan": ("values_that", "the_arena", "commit"),
     "program": ("kept", "commit", "refused", "interrupted"), "memory": ("memory", "kept", "arrays", "inputs"),
     "served": ("calls", "results", "types", "gradients"), "repeated": ("many", "steps"), "threads": ("threads", "work"),
     "host": ("numpy", "a_failure", "refused"), "known": ("what_is_known",), "cache": ("what_is_known",),
     "recurrence": ("scan",), "steps": ("scan",), "nested": ("convolution", "a_network"), "tiles": ("convolution",),
-    "orders": ("a_network", "convolution"), "layout": ("a_network", "product"), "product": ("product", "a_gradient"),
+    "orders": ("a_network", "convolution"), "layout": ("a_network",), "product": ("product", "a_gradient"),
     "folds": ("folds", "long_sums", "around"), "polynomials": ("functions",), "mathlib": ("functions", "whole"),
     "builder": ("whole", "casts", "functions", "folds", "places"), "pool": ("work", "threads"),
-    "contraction": ("product", "empty", "convolution"), "repeat": ("many",), "indices": ("views", "places", "around"),
-    "llvm": ("whole", "casts", "functions", "work"), "nests": ("views", "places", "around"), "fuse": ("commit",),
+    "contraction": ("empty", "convolution"), "repeat": ("many",), "indices": ("positions", "views", "values_of"),
+    "llvm": ("whole", "casts", "functions", "work"), "nests": ("views", "places", "around"),
+    "fuse": ("commit", "fus", "conv"),
 }  # fmt: skip
 
 
@@ -239,7 +244,7 @@ def _places(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
         elif (
             isinstance(one, ast.Assign)
             and isinstance(one.targets[0], ast.Name)
-            and one.targets[0].id not in ("PASSES", "STAGES", "__all__")
+            and one.targets[0].id not in NO_CODE
         ):
             yield one.targets[0].id, one
 
