@@ -193,7 +193,7 @@ def check_the_interpreter_keeps_the_rules() -> None:
 
     outer, program.available = program.available, lambda: False
     try:
-        with contextlib.redirect_stderr(open(os.devnull, "w")):
+        with open(os.devnull, "w") as quiet, contextlib.redirect_stderr(quiet):
             for kind in ("plain", "swap", "after", "handed on"):
                 check_commit(kind)
             check_refused_steps_change_nothing()
