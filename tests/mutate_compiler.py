@@ -68,8 +68,9 @@ CLOSE: dict[str, tuple[str, ...]] = {
     "merge": ("commit", "loops", "optimizers"), "commit": ("commit", "kept", "a_commit"),
     "plan": ("values_that", "the_arena", "commit"),
     "program": ("kept", "commit", "refused", "interrupted"), "memory": ("memory", "kept", "arrays", "inputs"),
-    "served": ("calls", "results", "types", "gradients"), "repeated": ("many", "steps"), "threads": ("threads", "work"),
-    "host": ("numpy", "a_failure", "refused"), "known": ("what_is_known",), "cache": ("files",), 
+    "served": ("calls", "results", "types", "gradients"), "repeated": ("many", "steps"), "threads": ("threads",
+    "work"),
+    "host": ("numpy", "a_failure", "refused"), "known": ("what_is_known",), "cache": ("files",),
     "__init__": ("the_coll", "names"),
     "recurrence": ("scan",), "steps": ("scan",), "nested": ("convolution", "a_network"), "tiles": ("convolution",),
     "orders": ("a_network", "convolution"), "layout": ("a_network",), "product": ("product", "a_gradient"),
@@ -107,7 +108,8 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.Div: ast.Mult, ast.Pow: ast.Mult,
 }  # fmt: skip
 _SIDES = {"left": "right", "right": "left", "min": "max", "max": "min", "any": "all", "all": "any", "first": "last",
-          "reads": "writes", "writes": "reads", "rows": "columns", "columns": "rows", "own": "common", "common": "own",
+          "reads": "writes", "writes": "reads", "rows": "columns", "columns": "rows", "own": "common",
+          "common": "own",
           "low": "high", "high": "low", "inputs": "outputs", "start": "final", "before": "after"}  # fmt: skip
 
 
@@ -251,7 +253,9 @@ def _places(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _module_tree(module: str) -> ast.Module:
-    return ast.parse(inspect.getsource(importlib.import_module(f"chainrule.{module}")))
+    return ast.parse(
+        inspect.getsource(importlib.import_module(f"chainrule.{module}".removesuffix(".__init__")))
+    )
 
 
 def mutants_of(module: str, most: int, seed: int, fewest: int) -> list[Mutant]:
@@ -330,7 +334,7 @@ def _plain(member: Any) -> types.FunctionType | None:
 
 def install(mutant: Mutant) -> None:
     """Give the function its faulty code, or the module its faulty constant, in this process."""
-    module = importlib.import_module(f"chainrule.{mutant.module}")
+    module = importlib.import_module(f"chainrule.{mutant.module}".removesuffix(".__init__"))
     owner, _, name = mutant.function.rpartition(".")
     holder = getattr(module, owner) if owner else module
     made = compile(mutant.tree, module.__file__ or "", "exec", dont_inherit=True)
