@@ -100,7 +100,7 @@ class _Merger:
             every = buffer in given.long or buffer in given.writes
             places.update((self.touching if every else self.writing).get(buffer, ()))
         for place in sorted(places, reverse=True):
-            if place < boundary:
+            if place <= boundary:  # what commits runs after every check, what computes before
                 return None
             other = self.taken[place]
             if not other.long.isdisjoint(given.long) and _fits(other, given):
