@@ -26,6 +26,7 @@ CALLS = 6
 
 WORLD = """
 import collections, dataclasses, functools, types
+import numpy as np
 import chainrule as cr
 from chainrule import nn, optim
 
@@ -77,6 +78,13 @@ class Config:
     k: float = {a}
     t: object = None
 
+@dataclasses.dataclass
+class Box:
+    x: object
+    k: float
+    a: object = None
+    total: float = dataclasses.field(init=False, default=0.0)
+
 class Dynamic:
     def __init__(self):
         self.w0, self.w1 = {a}, {b}
@@ -113,6 +121,17 @@ class Momentum:
 class World:
     pass
 
+def box_of(i):
+    x, k = cr.tensor([{a}, i * 0.5]), [{a}, {b}, {a}, 2.0, 3.0, {b}][i]
+    return {box}
+
+reused = collections.OrderedDict()
+
+def refilled(x, k):
+    reused["x"], reused["k"], reused["a"] = x, k, np.array([k, 1.0], "float32")
+    return reused
+
+members, raw, na, scalar = {{1, 2}}, bytearray(b"abc"), np.array([{a}, {b}], "float32"), np.float32({b})
 G = {a}
 GT = cr.tensor([{b}, {b}])
 GD = {{"k": {b}, "t": cr.tensor([{a}, {a}])}}
@@ -148,7 +167,7 @@ mo = Momentum([w, m.weight], 0.1)
 sgd = optim.SGD([w], lr=0.1)
 log, items = [], []
 
-def step(v):
+def step(v, box):
     global G, GT, counter
 {body}
     return v
@@ -174,11 +193,27 @@ CALLS_OF = ["o(v)", "q.helper(v)", "o.helper(v)", "fn(v)", "part(v)", "m(v)", "B
             "inner(v)", "functools.reduce(lambda a, f: f(a), GF, v)", "sum([v * one.k for one in o.parts])"]  # fmt: skip
 
 
+# How the second argument is made, and how its parts are named.
+BOXES = {
+    "{'x': x, 'k': k, 'a': np.array([k, 1.0], 'float32')}": "box['{}']",
+    "collections.OrderedDict(x=x, k=k, a=np.array([k, 1.0], 'float32'))": "box['{}']",
+    "refilled(x, k)": "box['{}']",
+    "collections.UserDict(x=x, k=k, a=np.array([k, 1.0], 'float32'))": "box['{}']",
+    "Box(x, k, np.array([k, 1.0], 'float32'))": "box.{}",
+    "types.SimpleNamespace(x=x, k=k, a=np.array([k, 1.0], 'float32'))": "box.{}",
+}
+
+
 class Writer:
     """Random statements."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.box = self.random.choice(list(BOXES))
+
+    def part(self, name: str) -> str:
+        """A part of the second argument."""
+        return BOXES[self.box].format(name)
 
     def one(self, some: list[str]) -> str:
         return self.random.choice(some)
@@ -253,6 +288,24 @@ class Writer:
             ["setattr(dyn, 'w1', dyn.w1 * 0.5)"],
             ["o.pair = (v, o.n)", "v = v + o.pair[0]"],
             ["v = v[[1, 0]]"],
+            [f"v = v * {self.part('k')}"],
+            [f"v = v + {self.part('x')}"],
+            [f"v = v + {self.part('x')} * {self.part('k')}"],
+            [f"{self.part('x')} = {self.part('x')} * 0.5 + v"],
+            [f"{self.part('x')} += v"],
+            [f"{self.part('k')} += 1.0"],
+            [f"v = v + {self.part('a')} * 0.5"] if "SimpleNamespace" not in self.box else ["pass"],
+            [f"o.last = {self.part('x')}", "v = v + o.last"],
+            ["v = v * len(members)"],
+            ["members.add(7)"],
+            ["v = v + raw[0] / 128"],
+            ["v = v * cr.tensor(na)"],
+            ["v = v + na * 0.5"],
+            ["v = v * float(na.sum())"],
+            ["v = v * float(scalar)"],
+            ["o.t = GL[0]", "o.t += 1.0", "v = v + GL[0]"],
+            ["w.requires_grad_(o.flag)", "v = v + (w * 1.0).detach()"],
+            ["print(end='')", "v = v * (2.0 if 2 in members else 0.5)"],
             [
                 "o.carry = v * w if getattr(o, 'carry', None) is None else o.carry * 0.5 + v * w",
                 "o.carry.sum().backward()",
@@ -327,6 +380,16 @@ class Writer:
             f"o.__dict__.update(k={self.value()}, fresh=1)",
             "del o.made" if self.random.random() < 0.5 else "pass",
             "GD.pop('new', None)",
+            "members.discard(2)",
+            "members.add(9)",
+            "raw[0] = raw[0] + 16",
+            f"na[1] = {self.value()}",
+            f"scalar = np.float32({self.value()})",
+            "far = past * 3.0",
+            f"part.keywords['c']['k'] = {self.value()}",
+            "o.t = GL[0]",
+            "GL[1] = o.t",
+            f"s.k = {self.value()}",
         ])  # fmt: skip
 
 
@@ -337,7 +400,7 @@ def make(seed: int) -> tuple[str, list[str]]:
     body = "\n".join(f"    {line}" for line in lines)
     text = WORLD.format(
         a=writer.random.randint(1, 8) / 4, b=writer.random.randint(1, 8) / 8, flag=writer.random.random() < 0.5,
-        mode=writer.one(["a", "b"]), inner=writer.inner(), body=body,
+        mode=writer.one(["a", "b"]), inner=writer.inner(), body=body, box=writer.box,
     )  # fmt: skip
     return text, [
         "\n".join(writer.change() for _ in range(writer.random.choice([1, 1, 2]))) for _ in range(CALLS)
@@ -346,7 +409,7 @@ def make(seed: int) -> tuple[str, list[str]]:
 
 ROOTS = [
     "G", "GT", "GD", "GL", "counter", "o", "q", "s", "cfg", "dyn", "m", "ns", "dq", "od", "w", "past", "far", "mo", "log",
-    "items", "Base", "Derived", "fn", "part",
+    "items", "Base", "Derived", "fn", "part", "box", "members", "raw", "na", "scalar",
 ]  # fmt: skip
 
 
@@ -358,10 +421,11 @@ def run(text: str, changes: list[str], seed: int, compiled: bool) -> tuple[list[
     generator = np.random.default_rng(seed)
     step = cr.compile(space["step"]) if compiled else space["step"]
     seen: list[Any] = []
-    for change in changes:
+    for call, change in enumerate(changes):
         x = cr.tensor((generator.integers(-4, 5, 2) / 4).astype("float32"))
         try:
-            result = step(x)
+            space["box"] = space["box_of"](call)
+            result = step(x, space["box"])
         except Exception as failure:
             return seen, failure, step
         seen.append((describe(result, {}, {})[2:4], picture(space)))  # a result has numbers, but no graph
@@ -393,17 +457,19 @@ def describe(value: Any, known: dict[int, int], held: dict[int, Any], depth: int
         return ("tensor", number, value.dtype.name, numbers, grad, value.requires_grad and value.is_leaf)
     if isinstance(value, bool | int | float | str | None):
         return value
+    if isinstance(value, collections.UserDict):
+        value = value.data
     if isinstance(value, dict):
         return ("dict", [(key, describe(one, known, held, depth + 1)) for key, one in value.items()])
     if isinstance(value, list | tuple | collections.deque):
         return (type(value).__name__, [describe(one, known, held, depth + 1) for one in value])
+    if isinstance(value, np.ndarray | np.generic):
+        return (str(value.dtype), value.tolist())
+    if isinstance(value, set | bytearray):
+        return (type(value).__name__, sorted(value))
     if isinstance(value, type):
-        plain = {
-            name: one for name, one in vars(value).items() if isinstance(one, bool | int | float | str | dict)
-        }
-        shown = [
-            (name, describe(plain[name], known, held)) for name in sorted(plain) if not name.startswith("__")
-        ]
+        plain = {name: one for name, one in vars(value).items() if isinstance(one, bool | int | float | str | dict)}
+        shown = [(name, describe(plain[name], known, held)) for name in sorted(plain) if not name.startswith("__")]
         return ("class", shown)
     if depth > 4 or (callable(value) and not hasattr(value, "__dict__")):
         return type(value).__name__

@@ -223,18 +223,6 @@ class Contents(Pattern):
         writer.require(f"type({variable}) is {kind} and same_bits({variable}, {copy})", self, variable)
 
 
-class Bytes(Pattern):
-    """A bytearray, array.array or memoryview."""
-
-    def __init__(self, value: Any, label: str) -> None:
-        super().__init__(value, label)
-        self._copy = bytes(value)
-
-    def check(self, writer: Writer, variable: str) -> None:
-        """Its bytes."""
-        kind, copy = writer.bind(type(self.value)), writer.bind(self._copy)
-        writer.require(f"type({variable}) is {kind} and bytes({variable}) == {copy}", self, variable)
-
 
 class Again(Pattern):
     """What stands at another place already: the two must stay one."""
@@ -339,6 +327,19 @@ class Group(Container):
         writer.require(
             f"{self._kind(writer, variable)} and {variable} == {writer.bind(self._copy)}", self, variable
         )
+
+
+class Bytes(Container):
+    """A bytearray, array.array or memoryview: its entries."""
+
+    def __init__(self, value: Any, label: str) -> None:
+        super().__init__(value, label, [])
+        self._copy = list(value)
+
+    def check(self, writer: Writer, variable: str) -> None:
+        """Compared as lists, whatever the type of the entries."""
+        copy = writer.bind(self._copy)
+        writer.require(f"{self._kind(writer, variable)} and list({variable}) == {copy}", self, variable)
 
 
 class Fields(Container):

@@ -169,10 +169,8 @@ class Surroundings:
         if isinstance(value, np.ndarray | np.generic):
             return self._array(value, label, argument)
         if isinstance(value, _BYTES):
-            found: Pattern = pt.Bytes(value, label)
-            if isinstance(value, bytearray):
-                found = self._container(pt.Sequence(value, label, []), list(value), value)
-            return found, value
+            found = pt.Bytes(value, label)
+            return self._container(found, list(value), value), value
         if isinstance(value, dict):
             return self._dict(value, label, key, argument)
         if isinstance(value, list | tuple | deque):
@@ -283,7 +281,8 @@ class Surroundings:
         return found, value
 
     def _fields(self, value: Any, label: str, key: Any) -> tuple[Pattern, Any]:
-        names = [one.name for one in dataclasses.fields(value) if hasattr(value, one.name)]
+        own = {**getattr(value, "__dict__", {}), **{name: None for name in slots_of(type(value))}}
+        names = [one.name for one in dataclasses.fields(value) if one.name in own and hasattr(value, one.name)]
         found = pt.Fields(value, label, names, [])
         self._patterns[id(value)] = found
         held = [getattr(value, name) for name in names]
@@ -642,7 +641,8 @@ def _put_back(container: Container) -> None:
     if isinstance(value, tuple | frozenset):
         return
     if isinstance(container, pt.Fields):
-        fill(value, tuple(container.names), container.before)
+        if _differ([getattr(value, name) for name in container.names], container.before):
+            fill(value, tuple(container.names), container.before)
     elif isinstance(value, dict):
         before = container.before
         if len(value) != len(before) or _differ(value, before) or _differ(value.values(), before.values()):

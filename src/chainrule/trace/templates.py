@@ -9,6 +9,7 @@ Knows tensors and Python's containers; knows nothing of engines.
 from __future__ import annotations
 
 import builtins
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -236,7 +237,7 @@ class Fill(Effect):
     def prepare(self, call: Call, outputs: Outputs) -> Callable[[], None]:
         """The entries are built now."""
         container = self.container.build(call, outputs)
-        held = _entries(container)
+        held = _entries(container, self.keys)
         values = [held[one.key] if isinstance(one, Kept) else one.build(call, outputs) for one in self.items]
 
         def commit() -> None:
@@ -335,8 +336,12 @@ class Print(Effect):
         return commit
 
 
-def _entries(container: Any) -> Any:
-    return dict(container) if isinstance(container, dict) else list(container)
+def _entries(container: Any, keys: tuple[Any, ...] | None) -> Any:
+    if isinstance(container, dict):
+        return dict(container)
+    if keys is not None:  # the fields of a dataclass
+        return [getattr(container, name) for name in keys]
+    return list(container)
 
 
 def fill(container: Any, keys: tuple[Any, ...] | None, values: list[Any]) -> None:
@@ -359,6 +364,11 @@ def fill(container: Any, keys: tuple[Any, ...] | None, values: list[Any]) -> Non
         container.extend(values)
     elif isinstance(container, bytearray):
         container[:] = bytes(values)
+    elif isinstance(container, array):
+        container[:] = array(container.typecode, values)
+    elif isinstance(container, memoryview):
+        for k, value in enumerate(values):
+            container[k] = value
     else:
         for name, value in zip(keys or (), values):
             object.__setattr__(container, name, value)
