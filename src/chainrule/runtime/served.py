@@ -78,7 +78,10 @@ class Served(ABC):
     def run(self, found: Call) -> Any:
         """One step for what `serve` has found; the result as the function nests it."""
         given, call = found
-        return self._step(given, (*call, {}) if self.traced.shares else call)
+        if self.traced.shares or self.traced.renewed:
+            # Held, so that nothing is written in place there.
+            call = (*call, {cell: cell.array for cell in self.traced.renewed})
+        return self._step(given, call)
 
     def snapshot(self, given: list[Array]) -> list[Array]:
         """Copies of what a call reads: an array for each source of the graph. given: the arrays of its inputs."""

@@ -30,7 +30,7 @@ from .recording import Tracing
 from .results import Recipes
 from .spaces import Attributes
 from .surroundings import Surroundings
-from .templates import Effect, Template
+from .templates import Effect, Renew, Template
 
 # Up to so many nodes a trace is so short that it is observed in any case.
 _FEW_NODES = 500
@@ -55,6 +55,8 @@ class Traced:
     names: dict[Cell, str] = field(default_factory=dict)
     # Whether calls make objects that stand in several places afterwards.
     shares: bool = False
+    # Buffers that get a new tensor: what they hold before is kept for the old one.
+    renewed: list[Cell] = field(default_factory=list)
     # Whether a second trace is to watch what runs.
     observe: bool = False
     # How many pieces of code were known to run.
@@ -203,7 +205,7 @@ def _trace(
         around.anchors,
     )
     patterns = dict(_patterns_of(around, arguments))
-    named_cells = {one.value.cell: one.label for _, one in _leaves(around, arguments)}
+    named_cells = {one.cell: one.label for _, one in _leaves(around, arguments)}
     return Traced(
         graph,
         [patterns[node] for node in inputs],
@@ -215,6 +217,7 @@ def _trace(
         structure_version(),
         named_cells,
         recipes.shares,
+        [one.cell for one in effects if isinstance(one, Renew)],
         around.suspicious or len(topological(graph.roots)) < _FEW_NODES,
         around.pieces,
         _answered(around),
@@ -275,9 +278,9 @@ def _patterns_of(around: Surroundings, arguments: Arguments) -> Iterator[tuple[N
             yield one.grad, one
 
 
-def _leaves(around: Surroundings, arguments: Arguments) -> Iterator[tuple[None, Pattern]]:
+def _leaves(around: Surroundings, arguments: Arguments) -> Iterator[tuple[None, pt.Leaf]]:
     for one in _roots(around, arguments):
-        if isinstance(one, pt.Leaf) and one.value.cell is not None:
+        if isinstance(one, pt.Leaf):
             yield None, one
 
 

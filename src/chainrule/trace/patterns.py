@@ -184,12 +184,18 @@ class Given(Pattern):
 class Leaf(Pattern):
     """A tensor with a cell: itself, on the same cell. What the cell holds is an input that the graph names."""
 
+    def __init__(self, value: Tensor, label: str) -> None:
+        super().__init__(value, label)
+        assert value.cell is not None
+        self.cell = value.cell
+
     def check(self, writer: Writer, variable: str) -> None:
-        """Handle and cell."""
-        cell = writer.bind(self.value.cell)
-        writer.require(
-            f"{variable} is {writer.bind(self.value)} and {variable}._cell is {cell}", self, variable
-        )
+        """Handle and cell; a buffer may be another tensor on the same cell, since each assignment makes one."""
+        cell = writer.bind(self.cell)
+        same = f"{variable} is {writer.bind(self.value)}"
+        if self.cell.kind == "buffer":
+            same = f"type({variable}) is {writer.bind(type(self.value))}"
+        writer.require(f"{same} and {variable}._cell is {cell}", self, variable)
 
 
 class History(Pattern):

@@ -5,16 +5,21 @@ Knows graphs and templates; knows nothing of machine code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import Origin
-from ..graph import Graph, Node
+from ..graph import Graph, Node, topological
 from .templates import Assign, Constant, Nested, Print, Template
 
 if TYPE_CHECKING:
     from .function import Traced
+
+
+NOTHING: Mapping[Node, str] = MappingProxyType({})
 
 
 def difference_between(first: Traced, second: Traced) -> tuple[str, Origin | None] | None:
@@ -38,7 +43,8 @@ def _place(graph: Graph, node: Node) -> Origin | None:
 
 def _described(traced: Traced) -> Any:
     """Everything that decides what a trace computes, without the identities of its nodes."""
-    yield from _graph(traced.graph)
+    labels = {node: one.label for node, one in zip(traced.graph.inputs, traced.inputs)}
+    yield from _graph(traced.graph, labels)
     yield _template(traced.result), None
     for effect in traced.effects:
         parts: tuple[Any, ...] = (type(effect).__name__,)
@@ -51,14 +57,16 @@ def _described(traced: Traced) -> Any:
         yield parts, None
 
 
-def _graph(graph: Graph) -> Any:
+def _graph(graph: Graph, labels: Mapping[Node, str] = NOTHING) -> Any:
+    """Of the sources only those that are used, each by what it is called: a trace may have met others besides."""
     numbers: dict[Node, int] = {}
-    for k, node in enumerate(graph.nodes()):
+    for k, node in enumerate(topological(graph.roots) if labels else graph.nodes()):
         numbers[node] = k
         operands = tuple(numbers[one] for one in node.inputs if one in numbers)
         value = _plain(node._value) if not node.inputs else None
-        yield (node.operation.name, operands, node.types, _plain(dict(node.attributes)), value), node
-    yield [(id(cell), part, numbers[node]) for (cell, part), node in graph.reads.items()], None
+        name = labels.get(node, node.operation.name)
+        yield (name, operands, node.types, _plain(dict(node.attributes)), value), node
+    yield [(id(cell), part, numbers.get(node)) for (cell, part), node in graph.reads.items()], None
     yield [(id(cell), part, node and numbers[node]) for (cell, part), node in graph.writes.items()], None
     yield [(numbers[check.condition], check.message) for check in graph.checks], None
     yield [numbers[node] for node in graph.outputs], None

@@ -37,6 +37,7 @@ from .templates import (
     Once,
     Print,
     Rebind,
+    Renew,
     Require,
     Result,
     Template,
@@ -218,7 +219,7 @@ class Recipes:
             made += self._filled(container)
         for space in around.spaces:
             if isinstance(space, Attributes) and space.counted:
-                self._buffers(space)
+                made += self._buffers(space)
             for name, value in space.changes().items():
                 made.append(
                     Assign(space, name, None if value is MISSING else self._written(space, name, value))
@@ -231,8 +232,9 @@ class Recipes:
             made.append(Print(items, keywords))
         return made
 
-    def _buffers(self, space: Attributes) -> None:
+    def _buffers(self, space: Attributes) -> list[Effect]:
         """A buffer that was assigned anew keeps its cell: the numbers are written into it."""
+        made: list[Effect] = []
         for name, value in space.changes().items():
             before = space.before.get(name)
             cell = before._cell if isinstance(before, Tensor) else None
@@ -243,6 +245,8 @@ class Recipes:
                 self._tracing.write(cell, node)
                 self._known.add(id(value))
                 space.assign(name, before)
+                made.append(Renew(space, name, cell))
+        return made
 
     def _written(self, space: Any, name: str, value: Any) -> Template:
         del space, name

@@ -319,6 +319,30 @@ class Require(Effect):
 
 
 @dataclass(frozen=True)
+class Renew(Effect):
+    """A buffer was assigned anew: its cell has the new numbers, and whoever holds the tensor from before keeps the old.
+
+    The last entry of a call says what the cell held when it began.
+    """
+
+    space: Space
+    name: str
+    cell: Cell
+
+    def prepare(self, call: Call, outputs: Outputs) -> Callable[[], None]:
+        """Another tensor takes the place, on the same cell."""
+        before, array = self.space.content()[self.name], call[-1][self.cell]
+        old = Cell(array, self.cell.requires_grad, self.cell.kind, self.cell.name)
+        now = of_cell(self.cell)
+
+        def commit() -> None:
+            before._cell = old
+            self.space.assign(self.name, now)
+
+        return commit
+
+
+@dataclass(frozen=True)
 class Print(Effect):
     """What the function has printed appears after the call."""
 
