@@ -11,6 +11,7 @@ one and the same tensor are compared. An error of the compiled run must name a l
 from __future__ import annotations
 
 import collections
+import math
 import random
 import sys
 import types
@@ -154,8 +155,8 @@ def step(v):
 """
 
 NUMBERS = [
-    "o.k", "q.k", "o.sub.k", "o.parts[0].k", "s.k", "o.parts[1].k", "cfg.k", "ns.k", "G", "GD['k']", "m.noise[0]", "o.p",
-    "Base.rate", "Base.table['k']", "dyn.w0", "od['y']", "q.rate", "o._p",
+    "o.k", "q.k", "o.sub.k", "o.parts[0].k", "s.k", "o.parts[1].k", "cfg.k", "ns.k", "G", "GD['k']", "m.noise[0]",
+    "o.p", "Base.rate", "Base.table['k']", "dyn.w0", "od['y']", "q.rate", "o._p",
 ]  # fmt: skip
 READ_ONLY = [
     "dyn.lazy",
@@ -170,7 +171,8 @@ TENSORS = [
 ]  # fmt: skip
 COUNTERS = ["o.n", "q.n", "counter", "m.count", "o.sub.n"]
 CALLS_OF = ["o(v)", "q.helper(v)", "o.helper(v)", "fn(v)", "part(v)", "m(v)", "Base.shift(v)", "Derived.of_class(v)",
-            "inner(v)", "functools.reduce(lambda a, f: f(a), GF, v)", "sum([v * one.k for one in o.parts])"]  # fmt: skip
+            "inner(v)",
+            "functools.reduce(lambda a, f: f(a), GF, v)", "sum([v * one.k for one in o.parts])"]  # fmt: skip
 
 
 class Writer:
@@ -266,7 +268,8 @@ class Writer:
     def inner(self) -> str:
         """What the closure does."""
         return self.one([
-            "v = v * c", "c = c * 0.5; v = v + c", "ct = ct * 0.5 + v; v = v + ct", "ct += v; c += 1.0", "v = v + ct * c",
+            "v = v * c", "c = c * 0.5; v = v + c", "ct = ct * 0.5 + v; v = v + ct", "ct += v; c += 1.0",
+            "v = v + ct * c",
         ])  # fmt: skip
 
     def change(self) -> str:
@@ -344,8 +347,8 @@ def make(seed: int) -> tuple[str, list[str]]:
 
 
 ROOTS = [
-    "G", "GT", "GD", "GL", "counter", "o", "q", "s", "cfg", "dyn", "m", "ns", "dq", "od", "w", "past", "far", "mo", "log",
-    "items", "Base", "Derived", "fn", "part",
+    "G", "GT", "GD", "GL", "counter", "o", "q", "s", "cfg", "dyn", "m", "ns", "dq", "od", "w", "past", "far", "mo",
+    "log", "items", "Base", "Derived", "fn", "part",
 ]  # fmt: skip
 
 
@@ -416,8 +419,8 @@ def describe(value: Any, known: dict[int, int], held: dict[int, Any], depth: int
 def same(one: Any, other: Any) -> bool:
     """Equal up to rounding of floats; types and structure exactly."""
     if isinstance(one, float) and isinstance(other, float):
-        return (
-            one == other or abs(one - other) <= 2e-5 * max(1.0, abs(one)) or (one != one and other != other)
+        return math.isclose(one, other, rel_tol=0, abs_tol=2e-5 * max(1.0, abs(one))) or (
+            math.isnan(one) and math.isnan(other)
         )
     if type(one) is not type(other):
         return False

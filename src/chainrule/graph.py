@@ -92,7 +92,8 @@ class Trace(Protocol):
     def make_leaf(self, node: Node) -> Cell:
         """A cell that holds `node` and requires grad."""
         raise TraceError(
-            f"{self.place} a tensor becomes no leaf; got requires_grad=True on {node.type}. Set it outside, or use cr.grad"
+            f"{self.place} a tensor becomes no leaf; got requires_grad=True on {node.type}. "
+            "Set it outside, or use cr.grad"
         )
 
     # Whether numbers can be handed on before they are known: into results, texts and attributes.
@@ -108,6 +109,7 @@ class Trace(Protocol):
 
     def refused(self, error: TraceError, node: Node) -> None:
         """Numbers were asked for that are not there; the error is on its way."""
+        return
 
 
 class State(threading.local):

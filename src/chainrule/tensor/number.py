@@ -26,8 +26,8 @@ class TracedNumber(dispatch.Weak):
     __slots__ = ()
     __array_ufunc__ = None  # NumPy's scalars leave arithmetic to us
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         """What isinstance is told: the kind of number that this will be."""
         return _KINDS[self.node.dtype.kind]
 
