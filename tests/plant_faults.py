@@ -323,7 +323,9 @@ def prepare(name: str) -> Prepared:
         compiled(*arguments)
     program = compiled._last
     assert program is not None
-    sources = program.snapshot(list(arguments))
+    call = program.serve(arguments, {})
+    assert call is not None
+    sources = program.snapshot(call[0])
     native, _ = program.compilation.native()
     return Prepared(program.compilation, sources, results_of(program.compilation, sources, native))
 

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as npst
 import chainrule as cr
 from chainrule import nn, ops
 from chainrule.graph import evaluate
-from chainrule.trace.function import arguments_of, trace
+from chainrule.trace import trace
 
 HAS_JAX = importlib.util.find_spec("jax") is not None
 ENGINES = [
@@ -157,7 +157,7 @@ def writing(key):
 def interpreted(function, *arrays):
     """The function traced, and its graph run by NumPy: all that compiling does but the machine code."""
     args = tuple(cr.asarray(one) for one in arrays)
-    graph = trace(function, arguments_of(args, {}), "step").graph
+    graph = trace(function, args, {}, "step").graph
     assert all(value.all() for value in evaluate_checks(graph, arrays))
     return evaluate(graph, [np.asarray(one) for one in arrays], ops.NUMPY)
 

@@ -534,7 +534,9 @@ def _as_buffer(tensor: Any) -> Tensor:
     """A tensor that stands on a cell, so that layers can write it."""
     if not isinstance(tensor, Tensor):
         raise ArgumentError(f"a buffer must be a Tensor; got {type(tensor).__name__}. Use cr.tensor(…)")
-    if tensor.cell is not None or tensor.node.value is None:  # a traced one gets its cell when the step has run
+    if (
+        tensor.cell is not None or tensor.node.value is None
+    ):  # a traced one gets its cell when the step has run
         return tensor
     return of_cell(Cell(tensor.numpy(), kind="buffer"))
 

@@ -169,7 +169,9 @@ class Engine:
         except Exception as failure:
             # A program that served this call already has failed at its work: no choice of who runs it mends that.
             if self._choice is True or (
-                before is not None and compiled._last is before and before.serve(tuple(leaves), {}) is not None
+                before is not None
+                and compiled._last is before
+                and before.serve(tuple(leaves), {}) is not None
             ):
                 raise
             self._stay_python(_words(failure))
