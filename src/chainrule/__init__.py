@@ -16,13 +16,8 @@ from .dtypes import bool_ as bool
 from .dtypes import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 from .elsewhere import become_room, checked_call, missing
 from .errors import (
-<<<<<<< HEAD
-    ArgumentError, AssertionFailed, AxisError, BoundsError, ChainruleError, CompileError, CotangentError,
-    DataError, DtypeError, ExpressionError, GradientCheckError, GradientError, GraphError, GraphRetainedWarning, MissingExtraError,
-=======
     ArgumentError, AssertionFailed, AxisError, BoundsError, ChainruleError, CompileError, CotangentError, DataError,
     DtypeError, ExpressionError, GradientCheckError, GradientError, GraphError, GraphRetainedWarning, MissingExtraError,
->>>>>>> room-green
     MissingNameError, NoAxisError, NonFiniteError, RecompileWarning, RunError, ShapeError, SharingError, TraceError,
 )
 from .explain import Story, explain
@@ -79,18 +74,6 @@ newaxis = None
 
 __all__ = [
     "ArgumentError", "AssertionFailed", "AxisError", "BoundsError", "Callback", "ChainruleError", "CompileError",
-<<<<<<< HEAD
-    "CotangentError", "DataError", "DtypeError", "ExpressionError", "FloatInfo", "Generator", "GradientCheckError",
-    "GradientError", "GraphError", "GraphRetainedWarning", "IntegerInfo", "LearningRates",
-    "MissingExtraError", "MissingNameError", "NamespaceInfo", "NoAxisError", "NonFiniteError", "RecompileWarning",
-    "Rescue", "Run", "RunError", "ShapeError", "SharingError", "Story", "Tensor", "TraceError", "UniqueAll", "UniqueCounts",
-    "UniqueInverse", "__array_namespace_info__", "abs", "acos", "acosh", "add", "all", "allclose", "any", "arange",
-    "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and",
-    "bitwise_invert", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bool",
-    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "can_cast", "ceil", "checkpoint", "clip",
-    "compile", "concat", "config", "copysign", "cos", "cosh", "count_nonzero", "cumulative_prod",
-    "cumulative_sum", "custom_gradient", "data", "diff", "divide", "e", "empty", "empty_like",
-=======
     "CotangentError", "DataError", "DtypeError", "ExpressionError", "FloatInfo", "Generator",
     "GradientCheckError", "GradientError", "GraphError", "GraphRetainedWarning", "IntegerInfo", "LearningRates",
     "MissingExtraError", "MissingNameError", "NamespaceInfo", "NoAxisError", "NonFiniteError", "RecompileWarning",
@@ -101,7 +84,6 @@ __all__ = [
     "bitwise_xor", "bool", "broadcast_arrays", "broadcast_shapes", "broadcast_to", "can_cast", "ceil",
     "checkpoint", "clip", "compile", "concat", "config", "copysign", "cos", "cosh", "count_nonzero",
     "cumulative_prod", "cumulative_sum", "custom_gradient", "data", "diff", "divide", "e", "empty", "empty_like",
->>>>>>> room-green
     "enable_grad", "equal", "erf", "evaluate", "exp", "expand_dims", "explain", "expm1", "eye",
     "find_learning_rate", "finfo", "fit", "flatten", "flip", "float32", "float64", "floor", "floor_divide",
     "from_dlpack", "full", "full_like", "functional", "get_num_threads", "grad", "greater", "greater_equal",

@@ -92,13 +92,8 @@ class Trace(Protocol):
     def make_leaf(self, node: Node) -> Cell:
         """A cell that holds `node` and requires grad."""
         raise TraceError(
-<<<<<<< HEAD
             f"{self.place} a tensor becomes no leaf; got requires_grad=True on {node.type}. Set it outside, or use "
             "cr.grad"
-=======
-            f"{self.place} a tensor becomes no leaf; got requires_grad=True on {node.type}. "
-            "Set it outside, or use cr.grad"
->>>>>>> room-green
         )
 
     # Whether numbers are computed as soon as somebody asks for them.
@@ -121,11 +116,7 @@ class Trace(Protocol):
 
     def refused(self, error: TraceError, node: Node) -> None:
         """Numbers were asked for that are not there; the error is on its way."""
-<<<<<<< HEAD
         return None
-=======
-        return
->>>>>>> room-green
 
 
 class State(threading.local):

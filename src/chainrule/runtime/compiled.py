@@ -141,7 +141,7 @@ class Compiled(Generic[P, R]):
         if program.calls != _VERIFIED_CALLS:
             return
         with self._lock:
-            again = self._trace(args, keywords, twice=False)
+            again = trace(self.function, args, keywords, self._name, program.traced.dynamic, False)
         told = difference_between(program.traced, again)
         if told is not None:
             self._programs = [one for one in self._programs if one is not program]
@@ -241,11 +241,11 @@ class Compiled(Generic[P, R]):
 
     # ------------------------------------------------------------------------------- programs
 
-    def _trace(self, args: tuple[Any, ...], keywords: dict[str, Any], twice: bool = True) -> Traced:
+    def _trace(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Traced:
         """A trace; numbers that turn out to decide what it looks like are no inputs from then on."""
         while True:
             try:
-                return trace(self.function, args, keywords, self._name, frozenset(self._dynamic), twice)
+                return trace(self.function, args, keywords, self._name, frozenset(self._dynamic))
             except NeedsNumber as needed:
                 self._dynamic -= needed.keys
                 self._static |= needed.keys

@@ -59,6 +59,8 @@ class Traced:
     renewed: list[Cell] = field(default_factory=list)
     # Whether a second trace is to watch what runs.
     observe: bool = False
+    # Keys of the Python numbers that are inputs.
+    dynamic: frozenset[Any] = frozenset()
     # How many pieces of code were known to run.
     pieces: int = 0
     # Attributes of layers that guards look at: (identity of the layer, name).
@@ -219,6 +221,7 @@ def _trace(
         recipes.shares,
         [one.cell for one in effects if isinstance(one, Renew)],
         around.suspicious or len(topological(graph.roots)) < _FEW_NODES,
+        dynamic,
         around.pieces,
         _answered(around),
     )
