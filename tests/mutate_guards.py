@@ -74,8 +74,8 @@ MUTANTS: dict[str, list[Mutant]] = {
     **{
         f"{kind.__name__}: not compared": [(kind, "check", _without_inputs(kind))]
         for kind in (
-            patterns.Same, patterns.Plain, patterns.Scalar, patterns.Number, patterns.Held, patterns.Given, patterns.Leaf,
-            patterns.History, patterns.Contents, patterns.Again, patterns.Bytes, patterns.Group,
+            patterns.Same, patterns.Plain, patterns.Scalar, patterns.Number, patterns.Held, patterns.Given,
+            patterns.Leaf, patterns.History, patterns.Contents, patterns.Again, patterns.Bytes, patterns.Group,
         )
     },
     "Sequence: its length": [(patterns.Sequence, "_kind", lambda self, writer, variable: "True or True")],
@@ -96,7 +96,9 @@ MUTANTS: dict[str, list[Mutant]] = {
     "code of functions": [(surroundings.Surroundings, "_run", _unscanned)],
     "what stands nowhere by name": [(surroundings.Surroundings, "_anchor", _unscanned)],
     "values that are one object": [(results.Recipes, "_once", lambda self, value, made: made)],
-    "tensors that must be different": [(guards.Guards, "_distinct", property(lambda self: False, lambda self, v: None))],
+    "tensors that must be different": [
+        (guards.Guards, "_distinct", property(lambda self: False, lambda self, value: None))
+    ],
     "values that a list gets without being read": [(results.Recipes, "_only_grows", lambda self, container: True)],
     "gradients that are there or not": [(Served, "_none", property(lambda self: [], lambda self, value: None))],
     "types of cells": [(Served, "_typed", property(lambda self: [], lambda self, value: None))],
@@ -144,7 +146,7 @@ def killer(name: str, programs: int) -> str | None:
 
 
 def _in_a_child(name: str, programs: int, answer: Any) -> None:
-    sys.stderr = open(os.devnull, "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     answer.put(killer(name, programs) or "")
 
 

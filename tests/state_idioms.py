@@ -1,4 +1,4 @@
-"""Ways in which people keep state and settings around a step; each is a step, a change from outside, and what to look at.
+"""Ways in which people keep state around a step: each is a step, a change from outside, and what to look at.
 
 `outcome(name)` runs one twice, once compiled, and compares results and state after each call.
 """
@@ -146,7 +146,7 @@ def callable_obj():
 
 @idiom
 def default_arg():
-    def g(x, cfg={"k": 2.0}):
+    def g(x, cfg={"k": 2.0}):  # noqa: B006 - that it is mutable is the point
         return x * cfg["k"]
 
     return lambda x: g(x), lambda i: g.__defaults__[0].update(k=i + 0.5), lambda: g.__defaults__
@@ -220,8 +220,8 @@ def big_array():
 
 @idiom
 def long_list():
-    l = [1.0] * 100
-    return lambda x: x * sum(l), lambda i: l.__setitem__(70, i + 0.5), lambda: l[70]
+    part = [1.0] * 100
+    return lambda x: x * sum(part), lambda i: part.__setitem__(70, i + 0.5), lambda: part[70]
 
 
 @idiom
@@ -292,8 +292,8 @@ def training_flag():
             return x * 2 if s.training else x
 
     class S:
-        def __init__(s, *l):
-            s.l = l
+        def __init__(s, *part):
+            s.l = part
 
         def __call__(s, x):
             for k in s.l:
@@ -373,10 +373,10 @@ def user_sgd():
     o = SGD([w], 0.1)
 
     def step(x):
-        l = ((w * x) ** 2).sum()
-        l.backward()
+        part = ((w * x) ** 2).sum()
+        part.backward()
         o.step()
-        return l
+        return part
 
     return step, lambda i: setattr(o, "lr", o.lr * 0.5), lambda: (w, o.m, w.grad)
 
@@ -388,9 +388,9 @@ def captured_nonleaf():
     w = cr.tensor([1.0, 2.0], requires_grad=True)
 
     def step(x):
-        l = ((w * x1 * x) ** 2).sum()
-        l.backward()
-        return l
+        part = ((w * x1 * x) ** 2).sum()
+        part.backward()
+        return part
 
     return step, lambda i: None, lambda: (w.grad, x0.grad, x1.grad)
 
@@ -401,8 +401,8 @@ def arg_requires():
         x = x * 1.0
         x = x.detach()
         x.requires_grad_()
-        l = (x**3).sum()
-        l.backward()
+        part = (x**3).sum()
+        part.backward()
         return x.grad
 
     return step, lambda i: None, lambda: None
@@ -414,11 +414,11 @@ def lr_read():
     o = optim.SGD([w], lr=0.1)
 
     def step(x):
-        l = (w * x).sum() * o.param_groups[0]["lr"]
-        l.backward()
+        part = (w * x).sum() * o.param_groups[0]["lr"]
+        part.backward()
         o.step()
         o.zero_grad()
-        return l
+        return part
 
     return step, lambda i: o.param_groups[0].update(lr=0.1 * i + 0.05), lambda: w
 
@@ -508,9 +508,9 @@ def item_log():
     log = []
 
     def step(x):
-        l = (x * x).sum()
-        log.append({"loss": l.item(), "s": f"{l.item():.2f}"})
-        return l
+        part = (x * x).sum()
+        log.append({"loss": part.item(), "s": f"{part.item():.2f}"})
+        return part
 
     return step, lambda i: None, lambda: log
 
@@ -532,9 +532,9 @@ def toggle_grad():
         w.requires_grad_(False)
         l0 = (w * x).sum()
         w.requires_grad_(True)
-        l = (w * x).sum() * l0
-        l.backward()
-        return l
+        part = (w * x).sum() * l0
+        part.backward()
+        return part
 
     return step, lambda i: None, lambda: (w.grad, w.requires_grad)
 
@@ -562,7 +562,7 @@ def getattr_fallback():
             try:
                 return s.__dict__["d"][n]
             except KeyError:
-                raise AttributeError(n)
+                raise AttributeError(n) from None
 
         def f(s, x):
             return x * s.k
@@ -630,12 +630,12 @@ def scheduler_obj():
     w = cr.tensor([1.0, 2.0], requires_grad=True)
 
     def step(x):
-        l = ((w - x) ** 2).sum()
-        l.backward()
+        part = ((w - x) ** 2).sum()
+        part.backward()
         with cr.no_grad():
             w.copy_(w - sch.rate() * w.grad)
         w.grad = None
-        return l
+        return part
 
     return step, lambda i: None, lambda: (w, sch.t)
 

@@ -174,7 +174,8 @@ def step(v, box):
 """
 
 NUMBERS = [
-    "o.k", "q.k", "o.sub.k", "o.parts[0].k", "s.k", "o.parts[1].k", "cfg.k", "ns.k", "G", "GD['k']", "m.noise[0]", "o.p",
+    "o.k", "q.k", "o.sub.k", "o.parts[0].k", "s.k", "o.parts[1].k", "cfg.k", "ns.k", "G", "GD['k']", "m.noise[0]",
+    "o.p",
     "Base.rate", "Base.table['k']", "dyn.w0", "od['y']", "q.rate", "o._p",
 ]  # fmt: skip
 READ_ONLY = [
@@ -190,7 +191,8 @@ TENSORS = [
 ]  # fmt: skip
 COUNTERS = ["o.n", "q.n", "counter", "m.count", "o.sub.n"]
 CALLS_OF = ["o(v)", "q.helper(v)", "o.helper(v)", "fn(v)", "part(v)", "m(v)", "Base.shift(v)", "Derived.of_class(v)",
-            "inner(v)", "functools.reduce(lambda a, f: f(a), GF, v)", "sum([v * one.k for one in o.parts])"]  # fmt: skip
+            "inner(v)", "functools.reduce(lambda a, f: f(a), GF, v)",
+            "sum([v * one.k for one in o.parts])"]  # fmt: skip
 
 
 # How the second argument is made, and how its parts are named.
@@ -320,7 +322,8 @@ class Writer:
     def inner(self) -> str:
         """What the closure does."""
         return self.one([
-            "v = v * c", "c = c * 0.5; v = v + c", "ct = ct * 0.5 + v; v = v + ct", "ct += v; c += 1.0", "v = v + ct * c",
+            "v = v * c", "c = c * 0.5; v = v + c", "ct = ct * 0.5 + v; v = v + ct", "ct += v; c += 1.0",
+            "v = v + ct * c",
         ])  # fmt: skip
 
     def change(self) -> str:
@@ -408,8 +411,8 @@ def make(seed: int) -> tuple[str, list[str]]:
 
 
 ROOTS = [
-    "G", "GT", "GD", "GL", "counter", "o", "q", "s", "cfg", "dyn", "m", "ns", "dq", "od", "w", "past", "far", "mo", "log",
-    "items", "Base", "Derived", "fn", "part", "box", "members", "raw", "na", "scalar",
+    "G", "GT", "GD", "GL", "counter", "o", "q", "s", "cfg", "dyn", "m", "ns", "dq", "od", "w", "past", "far", "mo",
+    "log", "items", "Base", "Derived", "fn", "part", "box", "members", "raw", "na", "scalar",
 ]  # fmt: skip
 
 
@@ -468,8 +471,12 @@ def describe(value: Any, known: dict[int, int], held: dict[int, Any], depth: int
     if isinstance(value, set | bytearray):
         return (type(value).__name__, sorted(value))
     if isinstance(value, type):
-        plain = {name: one for name, one in vars(value).items() if isinstance(one, bool | int | float | str | dict)}
-        shown = [(name, describe(plain[name], known, held)) for name in sorted(plain) if not name.startswith("__")]
+        plain = {
+            name: one for name, one in vars(value).items() if isinstance(one, bool | int | float | str | dict)
+        }
+        shown = [
+            (name, describe(plain[name], known, held)) for name in sorted(plain) if not name.startswith("__")
+        ]
         return ("class", shown)
     if depth > 4 or (callable(value) and not hasattr(value, "__dict__")):
         return type(value).__name__

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import state_idioms
-import stateful_programs
 
 import chainrule as cr
+import state_idioms
+import stateful_programs
 
 
 @pytest.mark.parametrize("name", state_idioms.IDIOMS)
@@ -76,7 +76,8 @@ def test_what_is_printed_appears_after_the_call(capsys: pytest.CaptureFixture[st
 def test_assertions_are_checks() -> None:
     space: dict[str, object] = {"cr": cr, "kept": []}
     exec(  # pytest would rewrite an assert that stands here
-        "def step(x):\n    kept.append(x.sum().item())\n    assert (x > 0).all(), 'positive'\n    return x\n", space
+        "def step(x):\n    kept.append(x.sum().item())\n    assert (x > 0).all(), 'positive'\n    return x\n",
+        space,
     )
     step = cr.compile(space["step"])  # type: ignore[arg-type]
     step(cr.ones(2))
@@ -107,7 +108,9 @@ def test_a_step_that_is_no_graph_runs_in_segments() -> None:
             return loss
 
         run = cr.compile(step, fallback=True) if compiled else step
-        results.append(([run(cr.tensor([k, 1.0], dtype=cr.float64)).item() for k in range(5)], log, w.tolist()))
+        results.append(
+            ([run(cr.tensor([k, 1.0], dtype=cr.float64)).item() for k in range(5)], log, w.tolist())
+        )
         if compiled:
             assert "test_state.py:" in run.fallback_reason and run._segmented.segments > 0
     assert results[0][0] == pytest.approx(results[1][0])
@@ -126,7 +129,8 @@ def test_a_result_kept_with_its_history_is_refused() -> None:
 
     compiled = cr.compile(step)
     compiled(cr.ones(1))
-    with pytest.raises(cr.TraceError, match=r"kept\[0\], which an earlier call has computed.*detach.*test_state.py:\d+"):
+    words = r"kept\[0\], which an earlier call has computed.*detach.*test_state.py:\d+"
+    with pytest.raises(cr.TraceError, match=words):
         compiled(cr.ones(1))
 
 

@@ -147,8 +147,9 @@ class Compiled(Generic[P, R]):
             self._programs = [one for one in self._programs if one is not program]
             self._last = None
             raise TraceError(
-                f"a compiled step does the same at each call; {self._name} computes something else although nothing that "
-                f"it depends on has changed: {told[0]}. Compute what changes before the step and pass it as an argument",
+                f"a compiled step does the same at each call; {self._name} computes something else although nothing "
+                f"that it depends on has changed: {told[0]}. Compute what changes before the step and pass it as an "
+                "argument",
                 told[1],
             )
 
@@ -302,7 +303,8 @@ class Compiled(Generic[P, R]):
             name = one.partition(": ")[0]
             self._counts[name] = self._counts.get(name, 0) + 1
             if self._counts[name] == _STORM + 1:
-                self.storm = f"{self._name} was compiled {_STORM} times more because of {name} (at last {one}). {_cure(one)}"
+                told = f"{self._name} was compiled {_STORM} times more because of {name} (at last {one})"
+                self.storm = f"{told}. {_cure(one)}"
                 if self._patient:
                     warn(self.storm, RecompileWarning)
 
@@ -316,7 +318,7 @@ def _cure(reason: str) -> str:
         )
     before = reason.rpartition(" → ")[0].rpartition(": ")[2]
     if before[:1].isdigit() or before[:1] == "-":
-        return "It decides what the step looks like, so each value needs code of its own: pass a tensor and use cr.where"
+        return "It decides what the step looks like, and each value needs code of its own: pass a tensor, use cr.where"
     return "Keep the object and change what is in it, or pass it as an argument"
 
 
@@ -356,9 +358,9 @@ def compile(function: Any = None, *, backend: str | None = None, fallback: bool 
     fallback: a function that is no graph (it asks for numbers on the way, its shapes depend on the data, it reads files
     or draws NumPy's random numbers) runs as Python at each call, and its operations in native segments between the
     places where numbers are asked for; `fallback_reason` says why. Native only.
-    What the function reads besides its arguments (attributes, lists, dicts, globals, closures) is compared at each call;
-    what it writes there is written by each call; numbers that change become inputs. `print` and `tensor.item()` are
-    delivered after the call.
+    What the function reads besides its arguments (attributes, lists, dicts, globals, closures) is compared at each
+    call; what it writes there is written by each call; numbers that change become inputs. `print` and `tensor.item()`
+    are delivered after the call.
     Raises TraceError where the function asks for numbers, CompileError for an operation without machine code,
     MissingExtraError for "jax" without JAX.
 

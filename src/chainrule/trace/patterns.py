@@ -229,7 +229,6 @@ class Contents(Pattern):
         writer.require(f"type({variable}) is {kind} and same_bits({variable}, {copy})", self, variable)
 
 
-
 class Again(Pattern):
     """What stands at another place already: the two must stay one."""
 

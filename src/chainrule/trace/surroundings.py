@@ -281,8 +281,10 @@ class Surroundings:
         return found, value
 
     def _fields(self, value: Any, label: str, key: Any) -> tuple[Pattern, Any]:
-        own = {**getattr(value, "__dict__", {}), **{name: None for name in slots_of(type(value))}}
-        names = [one.name for one in dataclasses.fields(value) if one.name in own and hasattr(value, one.name)]
+        own = {**getattr(value, "__dict__", {}), **dict.fromkeys(slots_of(type(value)))}
+        names = [
+            one.name for one in dataclasses.fields(value) if one.name in own and hasattr(value, one.name)
+        ]
         found = pt.Fields(value, label, names, [])
         self._patterns[id(value)] = found
         held = [getattr(value, name) for name in names]
