@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pytest
 
 import chainrule as cr
@@ -54,7 +60,7 @@ def test_whole_numbers_keep_what_python_makes_of_them() -> None:
     step = cr.compile(lambda x, n: (x * (n // 3), n % 5, n / 4, n * 2 - 1, -n, abs(n), n > 3))
     for n in (7, 8, -9, 10):
         result = step(cr.ones(1), n)
-        assert [one for one in result[1:]] == [n % 5, n / 4, n * 2 - 1, -n, abs(n), n > 3]
+        assert list(result[1:]) == [n % 5, n / 4, n * 2 - 1, -n, abs(n), n > 3]
         assert [type(one) for one in result[1:]] == [int, float, int, int, int, bool]
         assert result[0].tolist() == [float(n // 3)]
     with pytest.raises(ZeroDivisionError):
@@ -87,8 +93,6 @@ def test_assertions_are_checks() -> None:
 
 
 def test_a_step_that_is_no_graph_runs_in_segments() -> None:
-    import numpy as np
-
     results = []
     for compiled in (False, True):
         random = np.random.default_rng(0)
@@ -140,3 +144,114 @@ def test_arguments_with_a_history_are_refused_also_by_a_program_that_is_there() 
     step(cr.ones(1))
     with pytest.raises(cr.GradientError, match=r"pass x.detach\(\)"):
         step(leaf * 2.0)
+
+
+# --------------------------------------------------------------------------------------- what is handed in
+
+
+@dataclasses.dataclass
+class Counted:
+    """A dataclass that does something when it is made."""
+
+    x: Any
+    made: int = dataclasses.field(init=False, default=3)
+
+    def __post_init__(self) -> None:
+        self.made += 1
+
+
+def in_place_on_an_array(a):
+    a += 1.0
+    return cr.asarray(a).sum()
+
+
+def one_tensor_twice(x, y):
+    x += 1.0
+    return x + y
+
+
+def a_leaf_of_an_argument(x):
+    x.requires_grad_()
+    (x**3).sum().backward()
+    return x.grad
+
+
+def gradients_of_gradients_and_backward(x):
+    w = x.detach()
+    w.requires_grad_()
+    (w**3).sum().backward(create_graph=True)
+    slope, w.grad = w.grad, None
+    (slope**2).sum().backward()
+    return w.grad
+
+
+def rows_columns_and_masks(x, mask, columns):
+    y = x * 1.0
+    y[mask] = 0.0
+    picked = x[cr.arange(2), columns]
+    y[y < 0] = 1.0
+    return y, picked
+
+
+def a_list_that_is_changed(items):
+    items[0] = items[0] * 2.0
+    items.append(items[0] + 1.0)
+    return items[-1]
+
+
+ARGUMENTS: dict[Any, Callable[[int], tuple[Any, ...]]] = {
+    in_place_on_an_array: lambda k: (np.full(2, k, "float32"),),
+    one_tensor_twice: lambda k: (cr.ones(2) * k,) * 2,
+    a_leaf_of_an_argument: lambda k: (cr.tensor([1.0, 2.0]) * (k + 1.0),),
+    gradients_of_gradients_and_backward: lambda k: (cr.tensor([1.0, 2.0]) * (k + 1.0),),
+    rows_columns_and_masks: lambda k: (
+        cr.tensor([[1.0, -2.0], [3.0, -4.0]]) * (k + 1.0),
+        cr.tensor([[True, False], [k > 1, False]]),
+        cr.tensor([k % 2, 1]),
+    ),
+    a_list_that_is_changed: lambda k: ([cr.ones(2) * k],),
+    (lambda counted: counted.x * counted.made): lambda k: (Counted(cr.ones(2) * k),),
+}
+
+
+@pytest.mark.parametrize("function", ARGUMENTS, ids=lambda one: one.__name__)
+def test_arguments_are_what_they_are_in_python(function: Any) -> None:
+    seen: list[Any] = []
+    for run in (function, cr.compile(function)):
+        seen.append([])
+        for k in range(4):
+            given = ARGUMENTS[function](k)
+            result = run(*given)
+            parts = result if isinstance(result, tuple) else (result,)
+            seen[-1].append([one.tolist() for one in parts])
+            seen[-1].append(stateful_programs.describe(list(given), {}, {}))
+    assert stateful_programs.same(*seen), stateful_programs.differ(*seen)
+
+
+def test_copies_of_a_compiled_step_compile_anew() -> None:
+    step = cr.compile(lambda x: x * 2.0)
+    assert (
+        step(cr.ones(1)).item()
+        == copy.deepcopy(step)(cr.ones(1)).item()
+        == copy.copy(step)(cr.ones(1)).item()
+    )
+
+
+def test_a_failing_step_puts_everything_back() -> None:
+    class Trainer:
+        def __init__(self) -> None:
+            self.v, self.n, self.log, self.seen = cr.zeros(1), 0, [1.0], {"a": cr.ones(1)}
+
+        def step(self, x: cr.Tensor) -> cr.Tensor:
+            self.v = self.v + x
+            self.n += 1
+            self.log.append(x.sum().item())
+            self.seen["b"] = x
+            self.extra = 1
+            raise KeyError("mine")
+
+    trainer = Trainer()
+    before = stateful_programs.describe(trainer, {}, {})
+    with pytest.raises(KeyError, match="mine"):
+        cr.compile(trainer.step)(cr.ones(1))
+    assert stateful_programs.describe(trainer, {}, {}) == before

@@ -159,6 +159,10 @@ class Compiled(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<compiled {self._name}, {len(self._programs)} programs>"
 
+    def __reduce__(self) -> Any:
+        """Copies and pickles have the function, and compile it anew: machine code belongs to this process."""
+        return Compiled, (self.function, self.backend, self._patient, self._fallback)
+
     @property
     def _name(self) -> str:
         return getattr(self.function, "__name__", type(self.function).__name__)
