@@ -10,20 +10,19 @@ from __future__ import annotations
 import builtins
 import contextlib
 import gc
-import threading
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Origin, TraceError
 from ..graph import Cell, Graph, Node, state, topological
-from ..locks import TRACING, lock
 from ..operations import Type
 from ..structure import structure_version
 from ..tensor import Tensor
 from . import patterns as pt
 from .frames import Observer, finding
-from .guards import Guards
+from .guards import Guards, tracing_lock
 from .patterns import Pattern
 from .purity import difference_between
 from .recording import Tracing
@@ -96,10 +95,6 @@ class _Unlocated(Exception):
     def __init__(self, what: str, cure: str) -> None:
         super().__init__(what)
         self.what, self.cure = what, cure
-
-
-#: Held while a function is traced: tensors and attributes that it reaches stand for inputs until it is over.
-tracing_lock = lock(threading.RLock(), TRACING)
 
 
 def trace(
@@ -254,8 +249,6 @@ def _arguments(
 
 def parameter_names(function: Any) -> list[str]:
     """What a function calls its arguments; nothing where that is not known."""
-    import inspect
-
     try:
         return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):

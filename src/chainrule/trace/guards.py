@@ -8,6 +8,7 @@ Knows patterns and spaces; knows nothing of graphs being compiled.
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from ..config import config
 from ..dtypes import Dtype
 from ..graph import Node, state
+from ..locks import TRACING, lock
 from ..operations import Array
 from ..tensor import Tensor
 from .patterns import Container, Held, Mapping, Missing, Pattern, Same, show
@@ -130,10 +132,12 @@ class Writer:
         return made
 
 
+#: Held while a function is traced: tensors and attributes that it reaches stand for inputs until it is over.
+tracing_lock = lock(threading.RLock(), TRACING)
+
+
 def settled(tensor: Tensor) -> Array:
     """The array of a tensor, also while another thread traces a function that captures it."""
-    from .function import tracing_lock
-
     value = tensor.node.value
     if value is None:
         with tracing_lock:

@@ -223,6 +223,15 @@ class Contents(Pattern):
         super().__init__(value, label)
         self._copy = value.copy()
 
+    def written(self) -> bool:
+        """Whether it is another one than it was."""
+        return bool(self.value.tobytes() != self._copy.tobytes())
+
+    def restore(self) -> None:
+        """Put its numbers back."""
+        if self.value.flags.writeable and self.written():
+            self.value[...] = self._copy
+
     def check(self, writer: Writer, variable: str) -> None:
         """Compared bit by bit."""
         kind, copy = writer.bind(type(self.value)), writer.bind(self._copy)

@@ -22,7 +22,7 @@ from . import patterns as pt
 from .patterns import PLAIN, Container, Pattern
 from .recording import Tracing
 from .spaces import MISSING, Attributes, Slots, slots_of
-from .surroundings import Handle, Surroundings
+from .surroundings import Surroundings
 from .templates import (
     Assign,
     Constant,
@@ -44,6 +44,7 @@ from .templates import (
     Text,
 )
 from .templates import fill as fill_container
+from .values import Handle
 
 Arguments = tuple[pt.Sequence, pt.Mapping]
 

@@ -8,27 +8,20 @@ Knows Python's objects, tensors and patterns; knows nothing of graphs and of eng
 
 from __future__ import annotations
 
-import array
-import dataclasses
 import dis
 import functools
 import gc
 import io
 import types
 import weakref
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from ..dtypes import as_dtype
-from ..errors import PACKAGE_FOLDER, GradientError, Origin
-from ..graph import Node, state
-from ..operations import INPUT, Type
-from ..tensor import Tensor, wrap
-from ..tensor.number import TracedNumber
+from ..errors import PACKAGE_FOLDER, Origin
+from ..tensor import Tensor
 from . import patterns as pt
 from .frames import (
     Names,
@@ -53,9 +46,9 @@ from .spaces import (
     Variables,
     slots_of,
 )
-from .templates import Assign, Effect, fill
+from .templates import Assign, Effect
+from .values import Values
 
-_BYTES = (bytearray, array.array, memoryview)
 _OPAQUE = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType, types.CodeType)
 # Special methods that run when an object is made or goes, not when it is used.
 _OF_MAKING = {
@@ -71,45 +64,13 @@ _OF_MAKING = {
 _OF_MODULES = {"_kinds", "_parent", "_hooks", "training"}
 
 
-class Handle:
-    """A tensor that the trace has met: what it stood for before, and the pattern that hands it to calls."""
-
-    __slots__ = ("before", "owner", "pattern", "planted", "tensor")
-
-    def __init__(self, tensor: Tensor, pattern: Pattern) -> None:
-        self.tensor = tensor
-        self.pattern = pattern
-        self.before = tensor._node, tensor._cell, tensor._grad
-        self.planted = self.before
-        # A NumPy array of the caller's that the tensor stands in for.
-        self.owner: Any = None
-
-    def plant(self, node: Node | None = None, grad: Tensor | None = None) -> None:
-        """Let the tensor stand for other nodes while the function runs."""
-        if node is not None:
-            self.tensor._node = node
-        if grad is not None:
-            self.tensor._grad = grad
-        self.planted = self.tensor._node, self.tensor._cell, self.tensor._grad
-
-    def restore(self) -> None:
-        """Let it stand for what it stood for."""
-        self.tensor._node, self.tensor._cell, self.tensor._grad = self.before
-
-
-class Surroundings:
+class Surroundings(Values):
     """What one run of a function can reach. dynamic: keys of numbers that are inputs."""
 
     def __init__(self, dynamic: frozenset[Any]) -> None:
-        self.inputs: list[Node] = []
-        self.numbers: dict[Node, Any] = {}
+        super().__init__(dynamic)
         self.spaces: list[Space] = []
-        self.containers: list[Container] = []
-        self.handles: dict[int, Handle] = {}
-        # Inputs that the last call has computed from what requires grad, and where they are.
-        self.cut: dict[Node, str] = {}
         self.random = RandomState()
-        self._arrays: list[pt.Contents] = []
         self.names: set[str] = set()
         self.everything = False
         self.growing: set[str] = set()
@@ -117,11 +78,6 @@ class Surroundings:
         # Whether code names something that may be no computation.
         self.suspicious = False
         self.problems: list[tuple[str, str]] = []
-        # Containers that are reached, but not from a place with a name: what a partial was made with, for example.
-        self.anchors: list[Pattern] = []
-        self._dynamic = dynamic
-        self._patterns: dict[int, Pattern] = {}
-        self._held: list[Any] = []
         self._spaces: dict[tuple[int, type], Space] = {}
         self._reached: set[int] = set()
         self._ran: dict[int, bool] = {}
@@ -129,173 +85,6 @@ class Surroundings:
         # Modules that code can reach as objects, by the identity of their spaces.
         self._modules: set[int] = set()
         self._busy = False
-
-    # ------------------------------------------------------------------------------- values
-
-    def look(self, value: Any, label: str, key: Any, argument: bool = False) -> tuple[Pattern, Any]:
-        """The pattern of a value, and what stands in its place while the function runs."""
-        if isinstance(value, PLAIN):
-            return self._plain(value, label, key)
-        first = self._patterns.get(id(value))
-        if first is not None:
-            stand_in = value
-            if isinstance(first, pt.Given):
-                stand_in = first.handle
-            return pt.Again(value, label, first), stand_in
-        self._held.append(value)
-        found, stand_in = self._new(value, label, key, argument)
-        self._patterns[id(value)] = found
-        return found, stand_in
-
-    def _plain(self, value: Any, label: str, key: Any) -> tuple[Pattern, Any]:
-        if key in self._dynamic and type(value) in (int, float):
-            dtype = np.dtype(np.float64 if type(value) is float else np.int64)
-            if type(value) is float or -(1 << 63) <= value < 1 << 63:
-                node = self._input(Type((), dtype))
-                self.numbers[node] = key
-                return pt.Number(value, label, key, node), TracedNumber(node)
-        found = pt.Plain(value, label)
-        found.key = key
-        return found, value
-
-    def _input(self, type: Type) -> Node:
-        node = Node(INPUT, type=(type,))
-        self.inputs.append(node)
-        return node
-
-    def _new(self, value: Any, label: str, key: Any, argument: bool) -> tuple[Pattern, Any]:
-        if isinstance(value, Tensor):
-            return self._tensor(value, label, argument), value
-        if isinstance(value, np.ndarray | np.generic):
-            return self._array(value, label, argument)
-        if isinstance(value, _BYTES):
-            found = pt.Bytes(value, label)
-            return self._container(found, list(value), value), value
-        if isinstance(value, dict):
-            return self._dict(value, label, key, argument)
-        if isinstance(value, list | tuple | deque):
-            return self._sequence(value, label, key, argument)
-        if isinstance(value, set | frozenset):
-            return self._container(pt.Group(value, label), list(value), value), value
-        if argument and dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return self._fields(value, label, key)
-        self.reach(value, label)
-        return pt.Same(value, label), value
-
-    # ------------------------------------------------------------------------------- tensors and arrays
-
-    def _tensor(self, value: Tensor, label: str, argument: bool) -> Pattern:
-        if value._cell is not None:
-            leaf = pt.Leaf(value, label)
-            return leaf
-        node = value.node
-        if node.requires_grad:
-            if argument and state.grad_enabled:
-                raise GradientError(
-                    f"a compiled step takes tensors as plain numbers; got {value.dtype.name}{value.shape} that depends "
-                    "on tensors with requires_grad=True. Compute it inside the step, or pass x.detach()"
-                )
-            return self._history(value, label)
-        if node.value is None:  # of another trace that runs around this one
-            return pt.Same(value, label)
-        held = pt.Held(value, label, self._input(Type(tuple(value.shape), as_dtype(value.dtype))))
-        if held.cut:
-            self.cut[held.node] = label
-        handle = self.handles[id(value)] = Handle(value, held)
-        handle.plant(held.node)
-        return held
-
-    def _history(self, value: Tensor, label: str) -> Pattern:
-        grad = value._grad
-        node = None if grad is None else self._input(grad.node.type)
-        pattern = pt.History(value, label, value.node, node)
-        handle = self.handles[id(value)] = Handle(value, pattern)
-        if node is not None:
-            handle.plant(grad=wrap(node))
-        return pattern
-
-    def _array(self, value: Any, label: str, argument: bool) -> tuple[Pattern, Any]:
-        if not argument:
-            if isinstance(value, np.generic):
-                return pt.Scalar(value, label), value
-            contents = pt.Contents(value, label)
-            self._arrays.append(contents)
-            return contents, value
-        node = self._input(Type(tuple(value.shape), as_dtype(value.dtype)))
-        stand_in = wrap(node)
-        given = pt.Given(value, label, node, stand_in)
-        handle = self.handles[id(stand_in)] = Handle(stand_in, given)
-        handle.owner = value
-        return given, stand_in
-
-    # ------------------------------------------------------------------------------- containers
-
-    def _container(self, found: Container, planted: Any, value: Any) -> Container:
-        found.before = dict(value) if isinstance(value, dict) else list(value)
-        found.planted = planted
-        self.containers.append(found)
-        if is_user_module(type(value).__module__) or slots_of(type(value)):
-            self._owner(value, found.label)
-            found.itself = bool(getattr(value, "__dict__", None))
-        return found
-
-    def _items(
-        self, pairs: Iterator[tuple[Any, Any]], label: str, key: Any, argument: bool, form: str
-    ) -> tuple[list[Pattern], list[Any]]:
-        found, planted = [], []
-        for name, item in pairs:
-            below = (*key, name) if isinstance(key, tuple) and isinstance(name, str | int) else None
-            pattern, stand_in = self.look(item, label + form.format(name), below, argument)
-            found.append(pattern)
-            planted.append(stand_in)
-        return found, planted
-
-    def _sequence(self, value: Any, label: str, key: Any, argument: bool) -> tuple[Pattern, Any]:
-        found = pt.Sequence(value, label, [])
-        self._patterns[id(value)] = found  # a list that holds itself
-        found.items, planted = self._items(iter(enumerate(value)), label, key, argument, "[{!r}]")
-        self._container(found, planted, value)
-        changed = any(one is not other for one, other in zip(planted, value))
-        if not isinstance(value, tuple):
-            if changed:
-                for k, one in enumerate(planted):
-                    value[k] = one
-            return found, value
-        if not changed:
-            return found, value
-        made = tuple.__new__(type(value), planted)
-        self._held.append(made)
-        self._patterns[id(made)] = found
-        return found, made
-
-    def _dict(self, value: Any, label: str, key: Any, argument: bool) -> tuple[Pattern, Any]:
-        found = pt.Mapping(value, label, list(value), [])
-        self._patterns[id(value)] = found
-        found.items, planted = self._items(iter(list(value.items())), label, key, argument, "[{!r}]")
-        self._container(found, dict(zip(found.keys, planted)), value)
-        for name, one in zip(found.keys, planted):
-            if one is not found.before[name]:
-                dict.__setitem__(value, name, one)
-            if not isinstance(name, PLAIN):
-                self._anchor(name, f"a key of {label}")
-        return found, value
-
-    def _fields(self, value: Any, label: str, key: Any) -> tuple[Pattern, Any]:
-        own = {**getattr(value, "__dict__", {}), **dict.fromkeys(slots_of(type(value)))}
-        names = [
-            one.name for one in dataclasses.fields(value) if one.name in own and hasattr(value, one.name)
-        ]
-        found = pt.Fields(value, label, names, [])
-        self._patterns[id(value)] = found
-        held = [getattr(value, name) for name in names]
-        found.items, planted = self._items(iter(zip(names, held)), label, key, True, ".{}")
-        found.before, found.planted = held, planted
-        self.containers.append(found)
-        for name, one, other in zip(names, planted, held):
-            if one is not other:
-                object.__setattr__(value, name, one)
-        self._class(type(value))
-        return found, value
 
     # ------------------------------------------------------------------------------- what can be reached
 
@@ -410,12 +199,6 @@ class Surroundings:
         if not file.startswith(PACKAGE_FOLDER):
             self._run(value.__code__, value.__globals__, known_names(value.__code__), False)
         self._callables([_content(one) for one in value.__closure__ or ()], value.__name__)
-
-    def _anchor(self, value: Any, label: str) -> None:
-        """Look at a value that cannot be replaced where it is; what is in it can."""
-        found = self.look(value, label, None)[0]
-        if not isinstance(found, pt.Same | pt.Plain | pt.Again):
-            self.anchors.append(found)
 
     def _callables(self, values: Iterable[Any], label: str) -> None:
         """Functions and objects of the user's among what a library holds, also in its lists and dicts."""
@@ -557,15 +340,9 @@ class Surroundings:
 
     def restore(self) -> None:
         """Everything as it was before."""
-        for handle in self.handles.values():
-            handle.restore()
-        for container in reversed(self.containers):
-            _put_back(container)
+        self._restore_values()
         for space in self.spaces:
             space.restore()
-        for one in self._arrays:
-            if one.value.flags.writeable and not np.array_equal(one.value, one._copy):
-                one.value[...] = one._copy
         if self.random.changed():
             self.random.restore()
 
@@ -573,14 +350,6 @@ class Surroundings:
     def pieces(self) -> int:
         """How many pieces of code are known to run."""
         return len(self._ran)
-
-    def arrays_written(self) -> list[pt.Contents]:
-        """NumPy arrays of the user's that the function has written into."""
-        return [one for one in self._arrays if one.value.tobytes() != one._copy.tobytes()]
-
-    def pattern_of(self, value: Any) -> Pattern | None:
-        """The pattern of an object that was there before; None for one that the function has made."""
-        return self._patterns.get(id(value))
 
     def was_there(self, value: Any) -> bool:
         """Whether an object is known to be from before."""
@@ -638,26 +407,4 @@ def _content(cell: types.CellType) -> Any:
         return None
 
 
-def _put_back(container: Container) -> None:
-    value = container.value
-    if isinstance(value, tuple | frozenset):
-        return
-    if isinstance(container, pt.Fields):
-        if _differ([getattr(value, name) for name in container.names], container.before):
-            fill(value, tuple(container.names), container.before)
-    elif isinstance(value, dict):
-        before = container.before
-        if len(value) != len(before) or _differ(value, before) or _differ(value.values(), before.values()):
-            fill(value, tuple(container.before), list(container.before.values()))
-    elif isinstance(value, set):
-        if value != set(container.before):
-            fill(value, None, container.before)
-    elif len(value) != len(container.before) or _differ(value, container.before):
-        fill(value, None, container.before)
-
-
-def _differ(some: Any, others: Any) -> bool:
-    return any(one is not other for one, other in zip(some, others))
-
-
-__all__ = ["Handle", "Surroundings", "is_iterator"]
+__all__ = ["Surroundings", "is_iterator"]
