@@ -103,7 +103,7 @@ MUTANTS: dict[str, list[Mutant]] = {
     "gradients that are there or not": [(Served, "_none", property(lambda self: [], lambda self, value: None))],
     "types of cells": [(Served, "_typed", property(lambda self: [], lambda self, value: None))],
     "a history in another call": [(Tracing, "_refuse_cut", _nothing)],
-    "random numbers": [(surroundings.RandomState, "changed", lambda self: False)],
+    "random numbers": [(surroundings.OutsideState, "changed", lambda self: False)],
     "iterators": [(surroundings, "is_iterator", lambda value: False)],
     "errors that were caught": [(Tracing, "refused", _nothing)],
     "a second trace": [(function, "difference_between", _nothing)],

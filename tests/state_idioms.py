@@ -757,3 +757,258 @@ def refused_file():
 def refused_gen():
     g = (float(i) for i in range(20))
     return lambda x: x * next(g), lambda i: None, lambda: None
+
+
+# One for each kind of guard and effect, so that none can be left out unnoticed.
+
+
+@idiom
+def numpy_scalar():
+    class A:
+        k = np.float32(1.5)
+
+    return lambda x: x * float(A.k), lambda i: setattr(A, "k", np.float32(i + 0.5)), lambda: None
+
+
+@idiom
+def bytes_that_change():
+    raw = bytearray(b"abc")
+    return lambda x: x * raw[1], lambda i: raw.__setitem__(1, i + 1), lambda: raw
+
+
+@idiom
+def a_set_from_outside():
+    names = {"a"}
+    return (
+        lambda x: x * 2.0 if "b" in names else x,
+        lambda i: names.add("b" if i == 1 else "c"),
+        lambda: names,
+    )
+
+
+@idiom
+def history_from_outside():
+    w = cr.tensor([1.0, 2.0], requires_grad=True)
+    o = types.SimpleNamespace(far=w * 2.0)
+
+    def step(x):
+        (o.far * x).sum().backward()
+        return o.far * x
+
+    return step, lambda i: setattr(o, "far", w * (i + 3.0)), lambda: w.grad
+
+
+@idiom
+def one_tensor_in_two_places():
+    shared = cr.ones(2)
+    o = types.SimpleNamespace(a=shared, b=shared)
+
+    def step(x):
+        o.a += x
+        return o.a * 10.0 + o.b
+
+    return step, lambda i: i == 1 and setattr(o, "b", cr.ones(2) * 5.0), lambda: (o.a, o.b)
+
+
+@idiom
+def two_tensors_that_become_one():
+    o = types.SimpleNamespace(a=cr.ones(2), b=cr.zeros(2))
+
+    def step(x):
+        o.a += x
+        return o.a * 10.0 + o.b
+
+    return step, lambda i: i == 1 and setattr(o, "b", o.a), lambda: (o.a, o.b)
+
+
+@idiom
+def length_of_a_list():
+    some = [1.0]
+    return lambda x: x * len(some), lambda i: some.append(2.0), lambda: some
+
+
+@idiom
+def keys_of_a_dict():
+    some = {"a": cr.ones(2), "b": cr.zeros(2)}
+
+    def change(i):
+        some["a"] = some.pop("a")
+        some[f"c{i}"] = cr.ones(2)
+
+    return lambda x: sum((k + 1) * one for k, one in enumerate(some.values())) * x, change, lambda: some
+
+
+@idiom
+def closure_from_outside():
+    k = 1.0
+
+    def set_k(i):
+        nonlocal k
+        k = i + 0.25
+
+    return lambda x: x * k, set_k, lambda: k
+
+
+@idiom
+def in_place_on_what_is_captured():
+    h = cr.zeros(2)
+
+    def step(x):
+        nonlocal h
+        h += x
+        return h * 2.0
+
+    return step, lambda i: None, lambda: h
+
+
+@idiom
+def grad_switched_in_the_step():
+    w = cr.tensor([1.0, 2.0], requires_grad=True)
+    o = types.SimpleNamespace(n=0)
+
+    def step(x):
+        o.n += 1
+        w.requires_grad_(o.n < 3)
+        return w * x
+
+    return step, lambda i: None, lambda: (w.requires_grad, o.n)
+
+
+@idiom
+def printed():
+    out = io.StringIO()
+
+    def step(x):
+        print("sum", x.sum().item(), file=out)
+        return x
+
+    return step, lambda i: None, out.getvalue
+
+
+@idiom
+def one_value_in_two_places():
+    o = types.SimpleNamespace(a=None, b=None)
+
+    def step(x):
+        o.a = o.b = x * 2.0
+        return o.a
+
+    def change(i):
+        o.a += 1.0
+
+    return step, change, lambda: (o.a, o.b)
+
+
+@idiom
+def a_list_that_is_read_too():
+    seen = []
+
+    def step(x):
+        seen.append(1)
+        return x * len(seen)
+
+    return step, lambda i: None, lambda: seen
+
+
+@idiom
+def gradients_kept_or_not():
+    w = cr.tensor([1.0, 2.0], requires_grad=True)
+
+    def step(x):
+        (w * x).sum().backward()
+        return w.grad * 1.0
+
+    def change(i):
+        if i % 2:
+            w.grad = None
+
+    return step, change, lambda: w.grad
+
+
+@idiom
+def another_type():
+    model = nn.Linear(2, 2)
+    with cr.no_grad():
+        model.weight.copy_(cr.ones((2, 2)))
+        model.bias.copy_(cr.zeros(2))
+
+    return (
+        lambda x: model(x.astype(model.weight.dtype)),
+        lambda i: model.double() if i == 1 else None,
+        lambda: model.weight,
+    )
+
+
+@idiom(answers=("refused",))
+def refused_carry_with_history():
+    w = cr.tensor([1.0, 2.0], requires_grad=True)
+    o = types.SimpleNamespace(h=cr.zeros(2))
+
+    def step(x):
+        o.h = o.h * 0.5 + w * x
+        o.h.sum().backward()
+        return o.h
+
+    return step, lambda i: None, lambda: w.grad
+
+
+@idiom(answers=("refused",))
+def refused_error_that_is_caught():
+    def step(x):
+        try:
+            return x * float(x.sum())
+        except RuntimeError:
+            return x
+
+    return step, lambda i: None, lambda: None
+
+
+@idiom(answers=("refused",))
+def refused_counter_nobody_sees():
+    tick = itertools.count(1).__next__
+    return lambda x: x * tick(), lambda i: None, lambda: None
+
+
+@idiom(answers=("refused",))
+def refused_writing_into_an_array():
+    a = np.ones(2, "float32")
+
+    def step(x):
+        a[0] += 1.0
+        return x * float(a[0])
+
+    return step, lambda i: None, lambda: a
+
+
+@idiom
+def number_of_another_type():
+    o = types.SimpleNamespace(k=1)
+    return lambda x: x * o.k, lambda i: setattr(o, "k", [2, 3, 4.5, True, 7][i]), lambda: o.k
+
+
+@idiom
+def another_leaf():
+    o = types.SimpleNamespace(w=cr.tensor([1.0, 2.0], requires_grad=True))
+
+    def step(x):
+        (o.w * x).sum().backward()
+        return o.w * x
+
+    return (
+        step,
+        lambda i: setattr(o, "w", cr.tensor([i + 3.0, 1.0], requires_grad=True)),
+        lambda: o.w.grad,
+    )
+
+
+@idiom
+def tensor_of_another_shape():
+    o = types.SimpleNamespace(t=cr.ones(2))
+    shapes = [cr.ones(1), cr.ones((2, 2)), cr.ones(2, dtype=cr.float64), cr.ones(()), cr.ones(2)]
+    return lambda x: (x * o.t).sum(), lambda i: setattr(o, "t", shapes[i] * 2.0), lambda: o.t
+
+
+@idiom
+def array_from_outside():
+    a = np.array([1.0, 2.0], "float32")
+    return lambda x: x * cr.tensor(a), lambda i: a.__setitem__(0, i + 3.0), lambda: a

@@ -324,8 +324,8 @@ def may_read(names: Names) -> bool:
     return not _READING_BUILTINS.isdisjoint(names.variables)
 
 
-class RandomState:
-    """The random numbers of NumPy and Python as they were, to be compared and put back."""
+class OutsideState:
+    """Random numbers of NumPy and Python, and places in files, as they were: to be compared and put back."""
 
     def __init__(self) -> None:
         self._numpy: Any = np.random.get_state(legacy=True)
@@ -334,8 +334,8 @@ class RandomState:
         self._seen: set[int] = set()
 
     def watch(self, generator: Any) -> bool:
-        """Keep an eye on one generator too; whether it is one."""
-        if isinstance(generator, np.random.Generator | np.random.RandomState | random.Random):
+        """Keep an eye on one generator or file too; whether it is one."""
+        if isinstance(generator, np.random.Generator | np.random.RandomState | random.Random | io.IOBase):
             if id(generator) not in self._seen:
                 self._seen.add(id(generator))
                 self._others.append((generator, _state_of(generator)))
@@ -356,7 +356,10 @@ class RandomState:
         np.random.set_state(self._numpy)
         random.setstate(self._python)
         for one, state in self._others:
-            if isinstance(one, random.Random):
+            if isinstance(one, io.IOBase):
+                if state is not None:
+                    one.seek(state)
+            elif isinstance(one, random.Random):
                 one.setstate(state)
             elif isinstance(one, np.random.Generator):
                 one.bit_generator.state = state
@@ -365,6 +368,8 @@ class RandomState:
 
 
 def _state_of(generator: Any) -> Any:
+    if isinstance(generator, io.IOBase):
+        return generator.tell() if not generator.closed and generator.seekable() else None
     if isinstance(generator, random.Random):
         return generator.getstate()
     if isinstance(generator, np.random.Generator):

@@ -310,8 +310,8 @@ def _refuse(tracing: Tracing, around: Surroundings, observer: Observer) -> None:
         )
     if around.random.changed():
         raise _Unlocated(
-            "it draws random numbers of NumPy or Python, not chainrule's",
-            "Use chainrule's random functions, or draw before the step and pass the numbers as an argument",
+            "it draws random numbers of NumPy or Python, not chainrule's, or reads on in a file",
+            "Use chainrule's random functions, or draw or read before the step and pass that as an argument",
         )
     if around.arrays_written():
         raise _Unlocated(

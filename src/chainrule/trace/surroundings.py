@@ -25,7 +25,7 @@ from ..tensor import Tensor
 from . import patterns as pt
 from .frames import (
     Names,
-    RandomState,
+    OutsideState,
     is_own_module,
     is_suspicious,
     is_user_file,
@@ -70,7 +70,7 @@ class Surroundings(Values):
     def __init__(self, dynamic: frozenset[Any]) -> None:
         super().__init__(dynamic)
         self.spaces: list[Space] = []
-        self.random = RandomState()
+        self.random = OutsideState()
         self.names: set[str] = set()
         self.everything = False
         self.growing: set[str] = set()
@@ -130,7 +130,7 @@ class Surroundings(Values):
         kind = type(value)
         if is_own_module(kind.__module__) and not _is_module(value):
             self._library_object(value, label)
-        elif not isinstance(value, io.IOBase):
+        else:
             self._owner(value, label)
             if _is_module(value):
                 self._layers(value, label)
@@ -380,7 +380,7 @@ class Surroundings(Values):
 
 def is_iterator(value: Any) -> bool:
     """Whether taking from a value changes it in a way that nobody can see."""
-    if isinstance(value, Tensor) or not hasattr(type(value), "__next__"):
+    if isinstance(value, Tensor | io.IOBase) or not hasattr(type(value), "__next__"):
         return False
     return isinstance(value, types.GeneratorType) or not is_user_module(type(value).__module__)
 
