@@ -409,11 +409,35 @@ def test_a_model_that_is_no_graph_runs_as_python_and_says_why(name, soon):
         run(True)
 
 
-def test_a_counter_in_the_model_is_part_of_the_step(soon):
-    wanted, slow = trained(lambda: Noisy(count_attribute), compile=False, validation=None)
-    got, run = trained(lambda: Noisy(count_attribute), compile="auto", validation=None)
-    assert run.compiled is not None and run.model.calls == slow.model.calls == 30
+def keep_number(self):
+    self.decay = getattr(self, "decay", 1.0) * 0.75
+    return self.decay
+
+
+def keep_tensor(self):
+    self.kept = getattr(self, "kept", cr.zeros(5)) * 0.5 + self.inner.bias.detach()
+    return self.kept * 0.1
+
+
+def keep_in_list(self):
+    self.__dict__.setdefault("past", [0.0, 1.0])
+    self.past[0], self.past[1] = self.past[1], self.past[0] * 0.5
+    return self.past[0]
+
+
+@pytest.mark.parametrize("noise", [count_attribute, keep_number, keep_tensor, keep_in_list])
+@pytest.mark.parametrize("choice", [True, "auto"])
+def test_what_the_model_keeps_between_steps_is_part_of_the_step(noise, choice, soon):
+    def kept(run):
+        found = vars(run.model)
+        return [np.asarray(found[name]) for name in ("calls", "decay", "kept", "past") if name in found]
+
+    wanted, slow = trained(lambda: Noisy(noise), compile=False, validation=None)
+    got, run = trained(lambda: Noisy(noise), compile=choice, validation=None)
+    assert run.compiled is not None and run.why_python is None
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
+    assert len(kept(run)) == len(kept(slow)) == 1
+    np.testing.assert_allclose(kept(run)[0], kept(slow)[0], rtol=0, atol=1e-12)
 
 
 def test_hooks_run_at_each_call(soon):

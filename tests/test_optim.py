@@ -502,7 +502,8 @@ def test_a_traced_step_is_a_graph_whose_hyper_parameters_are_inputs(name, option
 
     recorder = state.trace = Recorder()
     try:
-        assert repr(optimizer.param_groups[0]["lr"]).startswith("Traced float64[]")
+        rate = optimizer.param_groups[0]["lr"]
+        assert isinstance(rate, float) and repr(rate) == "Traced float read"
         graph = recorder.graph(step(model, optimizer))
     finally:
         state.trace = None

@@ -241,7 +241,7 @@ def test_an_entry_and_an_attribute_of_one_name_differ():
     lambda x: collections.OrderedDict(w=x), lambda x: collections.defaultdict(list, w=x), lambda x: Record("r", w=x),
     lambda x: Checked(x, 2.0), lambda x: Pair(x, 2.0), lambda x: Table(w=x), lambda x: Row([x]),
     lambda x: _with(Row([x]), label=x),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_compiled_functions_take_and_give_them(make):
     def first(tree):
         return next(one for one in flatten(tree)[0] if isinstance(one, cr.Tensor))

@@ -389,7 +389,12 @@ def _key(leaves: list[Any], structure: Any, static: tuple[Any, ...]) -> Any:
 
 
 def _mark(value: Any) -> Any:
-    return value if isinstance(value, int | float | str | bool) else id(value)
+    """What of an attribute decides about the code. Numbers and tensors that change are inputs of it, not reasons."""
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        return type(value)
+    return (value.shape, value.dtype, value.requires_grad) if type(value) is Tensor else id(value)
 
 
 def _with_hooks(model: nn.Module) -> str | None:
