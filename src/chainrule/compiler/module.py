@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from . import loops as ir
+from .entry import Call, entry_text
 from .llvm import WORTH_SHARING, NestFunction
 from .loops import Contraction, Loops, Nest, Recurrence, Value, host_call
 from .nested import Nested, nested_text, suits
-from .plan import Buffer, Plan
+from .plan import Plan
 from .pool import c_functions, share_text
 from .product import Product, Registers, is_product, product_text
 from .steps import Stepping
@@ -38,18 +39,6 @@ class Emitted(NamedTuple):
     segments: int = 1
 
 
-class Call(NamedTuple):
-    """A nest's function with the buffers and further arguments that it is given.
-
-    `starts`: buffers that it is given from another element on than the first.
-    """
-
-    name: str
-    buffers: list[Buffer]
-    more: tuple[str, ...]
-    starts: dict[Buffer, int]
-
-
 def emit(
     loops: Loops, plan: Plan, registers: Registers, one_by_one: bool = False, sharing: bool = True
 ) -> Emitted:
@@ -63,7 +52,7 @@ def emit(
     module = _Module(registers, sharing)
     calls = [None if host_call(nest) is not None else module.nest(nest) for nest in loops.nests]
     computed = sum(not nest.commit for nest in loops.nests)
-    entry = _entry(calls[:computed], calls[computed:], plan, one_by_one)
+    entry = entry_text(calls[:computed], calls[computed:], plan, one_by_one)
     parts = [
         *module.functions.values(),
         entry,
@@ -190,104 +179,3 @@ def _sharing(task: str, buffers: int, tasks: int) -> str:
 def _name(text: str) -> str:
     """A symbol that no library has, and the same for the same text."""
     return "cr_" + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _entry(computing: list[Call | None], committing: list[Call | None], plan: Plan, one_by_one: bool) -> str:
-    """The whole step: addresses out of the table, nest after nest, and the commit only if every check holds.
-
-    Returns 0, or 1 if a check has failed. None stands for a call of NumPy, before which a segment ends.
-    `one_by_one`: only the nest whose number is given.
-    """
-    counts = {
-        "source": len(plan.fusion.graph.sources),
-        "constant": len(plan.constants),
-        "result": len(plan.results),
-    }
-    first = {"source": 0, "constant": counts["source"], "result": counts["source"] + counts["constant"]}
-    arena = sum(counts.values())
-    number = ", i64 %number" if one_by_one or None in computing else ""
-    lines = [f"define i32 @ENTRY(ptr noalias %table{number}) {{", "entry:"]
-    pointers: dict[tuple[Buffer, int], str] = {}
-
-    def slot(name: str, number: int) -> str:
-        lines.append(f"  %{name}.slot = getelementptr inbounds ptr, ptr %table, i64 {number}")
-        lines.append(f"  %{name} = load ptr, ptr %{name}.slot, align 8")
-        return f"%{name}"
-
-    base = slot("arena", arena)
-    status = slot("status", arena + 1)
-    slot("scratch", arena + 2)
-    slot("board", arena + 3)
-    for one in (*computing, *committing):
-        for buffer in () if one is None else one.buffers:
-            key = buffer, one.starts.get(buffer, 0)  # type: ignore[union-attr]
-            if key in pointers:
-                continue
-            name = f"b{len(pointers)}"
-            if buffer.place == "arena":
-                lines.append(f"  %{name} = getelementptr inbounds i8, ptr {base}, i64 {buffer.offset}")
-            elif buffer.place == "status":
-                lines.append(f"  %{name} = getelementptr inbounds i8, ptr {status}, i64 {key[1]}")
-            else:
-                slot(name, first[buffer.place] + buffer.index)
-            pointers[key] = f"%{name}"
-
-    def call(one: Call | None) -> str:
-        if one is None:
-            return ""
-        given = [f"ptr {pointers[buffer, one.starts.get(buffer, 0)]}" for buffer in one.buffers]
-        return f"  call void @{one.name}({', '.join([*given, *one.more])})"
-
-    if one_by_one:
-        return "\n".join(
-            [*lines, *_one_of([call(one) for one in (*computing, *committing)]), "  ret i32 0", "}"]
-        )
-    lines += _segments([call(one) for one in computing])
-    lines += _all_hold(plan.status, status)
-    lines += [call(one) for one in committing]
-    lines += [
-        f"  %done = getelementptr inbounds ptr, ptr %table, i64 {arena + 4}",
-        "  store i64 1, ptr %done, align 8",
-    ]
-    return "\n".join([*lines, "  ret i32 0", "failed:", "  ret i32 1", "}"])
-
-
-def _segments(calls: list[str]) -> list[str]:
-    """The calls one after the other; where some are empty, only those of the segment whose number is given."""
-    count = calls.count("")
-    if not count:
-        return calls
-    targets = " ".join(f"i64 {k}, label %segment.{k}" for k in range(count))
-    lines = [f"  switch i64 %number, label %segment.{count} [ {targets} ]", "segment.0:"]
-    number = 0
-    for call in calls:
-        if not call:
-            number += 1
-        lines += [call] if call else ["  ret i32 0", f"segment.{number}:"]
-    return lines
-
-
-def _one_of(calls: list[str]) -> list[str]:
-    """The call whose number is given; none for any other number."""
-    targets = " ".join(f"i64 {k}, label %nest.{k}" for k in range(len(calls)))
-    lines = [f"  switch i64 %number, label %over [ {targets} ]"]
-    for k, call in enumerate(calls):
-        lines += [f"nest.{k}:", call, "  br label %over"]
-    return [*lines, "over:"]
-
-
-def _all_hold(status: Buffer, pointer: str) -> list[str]:
-    """Leave the step where a check has failed."""
-    lines = ["  %all.0 = add i8 1, 0"]
-    for k in range(status.size):
-        lines += [
-            f"  %at.{k} = getelementptr inbounds i8, ptr {pointer}, i64 {k}",
-            f"  %one.{k} = load i8, ptr %at.{k}",
-            f"  %all.{k + 1} = and i8 %all.{k}, %one.{k}",
-        ]
-    return [
-        *lines,
-        f"  %hold = icmp ne i8 %all.{status.size}, 0",
-        "  br i1 %hold, label %commit, label %failed",
-        "commit:",
-    ]

@@ -9,6 +9,7 @@ Knows nothing of what is computed.
 from __future__ import annotations
 
 import bisect
+import functools
 import heapq
 import math
 import operator
@@ -29,6 +30,8 @@ from .simplify import uniform
 
 # Bytes to which every buffer is aligned: one cache line, and the widest vector register.
 ALIGNMENT = 64
+# Where the last free bytes of the arena end: beyond every memory.
+_NO_END = 1 << 62
 
 
 @dataclass(eq=False)
@@ -58,12 +61,12 @@ class Buffer:
         """How far the element at a position is from the first one."""
         return place_in(self.axes, position, self.type.shape)
 
-    @property
+    @functools.cached_property
     def bytes(self) -> int:
         """Size in bytes."""
         return math.prod(self.type.shape) * self.type.dtype.itemsize
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.type.shape)
@@ -149,6 +152,7 @@ def arrange(plan: Plan, touched: Sequence[Iterable[Buffer]], sharing: bool = Tru
 def _constants(fusion: Fusion) -> list[Node]:
     """Constants that must lie in memory: tables, and operands of products."""
     found: dict[Node, None] = {}
+    sources = set(fusion.graph.sources)
     for group in fusion.groups:
         bases: set[Node] = set()
         if isinstance(lowering_of(group.root), Loop):
@@ -161,7 +165,7 @@ def _constants(fusion: Fusion) -> list[Node]:
                     base = base.inputs[0]
                 bases.add(base)
         for node in group.reads:
-            given = node.operation is CONSTANT and node not in fusion.graph.sources
+            given = node.operation is CONSTANT and node not in sources
             if given and (uniform(node) is None or node in bases) and elements(node):
                 found[node] = None
     return list(found)
@@ -169,19 +173,52 @@ def _constants(fusion: Fusion) -> list[Node]:
 
 def _allocate(buffers: list[Buffer]) -> int:
     """Offsets by first fit, in the order in which the buffers come to life; the size of the arena."""
-    alive = _Alive()
+    free = _Free()
+    ends: list[tuple[int, int, int, int]] = []
     total = 0
-    for buffer in sorted(buffers, key=lambda one: one.first):
-        alive.advance(buffer.first)
-        place = 0
-        for other in alive.by_offset:
-            if place + buffer.bytes <= other.offset:
-                break
-            place = max(place, _aligned(other.offset + other.bytes))
-        buffer.offset = place
-        alive.add(buffer)
-        total = max(total, place + buffer.bytes)
-    return _aligned(total)
+    for count, buffer in enumerate(sorted(buffers, key=lambda one: one.first)):
+        while ends and ends[0][0] < buffer.first:
+            _, _, begin, end = heapq.heappop(ends)
+            free.give(begin, end)
+        size = _aligned(buffer.bytes)
+        buffer.offset = free.take(size)
+        if size:
+            heapq.heappush(ends, (buffer.last, count, buffer.offset, buffer.offset + size))
+        total = max(total, buffer.offset + size)
+    return total
+
+
+class _Free:
+    """The bytes of the arena that nobody needs at a moment: stretches in order, none beside another."""
+
+    def __init__(self) -> None:
+        self._begins = [0]
+        self._ends = [_NO_END]
+
+    def take(self, size: int) -> int:
+        """Where the first stretch begins that is long enough; it gets shorter by so many bytes."""
+        if not size:
+            return 0
+        for k, (begin, end) in enumerate(zip(self._begins, self._ends)):
+            if end - begin > size:
+                self._begins[k] = begin + size
+                return begin
+            if end - begin == size:
+                del self._begins[k], self._ends[k]
+                return begin
+        raise GraphError("the arena has no end, so there is always room")
+
+    def give(self, begin: int, end: int) -> None:
+        """Bytes that are free again."""
+        k = bisect.bisect_left(self._begins, begin)
+        if end == self._begins[k]:
+            self._begins[k] = begin
+        else:
+            self._begins.insert(k, begin)
+            self._ends.insert(k, end)
+        if k and self._ends[k - 1] == begin:
+            self._ends[k - 1] = self._ends[k]
+            del self._begins[k], self._ends[k]
 
 
 class _Alive:
@@ -195,7 +232,11 @@ class _Alive:
     def advance(self, moment: int) -> None:
         """Forget those that are not needed from this nest on."""
         while self._by_end and self._by_end[0][0] < moment:
-            self.by_offset.remove(heapq.heappop(self._by_end)[2])
+            over = heapq.heappop(self._by_end)[2]
+            place = bisect.bisect_left(self.by_offset, over.offset, key=_offset_of)
+            while self.by_offset[place] is not over:
+                place += 1
+            del self.by_offset[place]
 
     def add(self, buffer: Buffer) -> tuple[Buffer | None, Buffer | None]:
         """Take one up; its neighbours."""
