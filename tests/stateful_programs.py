@@ -125,10 +125,13 @@ def box_of(i):
     x, k = cr.tensor([{a}, i * 0.5]), [{a}, {b}, {a}, 2.0, 3.0, {b}][i]
     return {box}
 
+def array_of(k):
+    return np.array([k, 1.0], "float64" if k == 3.0 else "float32")
+
 reused = collections.OrderedDict()
 
 def refilled(x, k):
-    reused["x"], reused["k"], reused["a"] = x, k, np.array([k, 1.0], "float32")
+    reused["x"], reused["k"], reused["a"] = x, k, array_of(k)
     return reused
 
 members, raw, na, scalar = {{1, 2}}, bytearray(b"abc"), np.array([{a}, {b}], "float32"), np.float32({b})
@@ -197,12 +200,12 @@ CALLS_OF = ["o(v)", "q.helper(v)", "o.helper(v)", "fn(v)", "part(v)", "m(v)", "B
 
 # How the second argument is made, and how its parts are named.
 BOXES = {
-    "{'x': x, 'k': k, 'a': np.array([k, 1.0], 'float32')}": "box['{}']",
-    "collections.OrderedDict(x=x, k=k, a=np.array([k, 1.0], 'float32'))": "box['{}']",
+    "{'x': x, 'k': k, 'a': array_of(k)}": "box['{}']",
+    "collections.OrderedDict(x=x, k=k, a=array_of(k))": "box['{}']",
     "refilled(x, k)": "box['{}']",
-    "collections.UserDict(x=x, k=k, a=np.array([k, 1.0], 'float32'))": "box['{}']",
-    "Box(x, k, np.array([k, 1.0], 'float32'))": "box.{}",
-    "types.SimpleNamespace(x=x, k=k, a=np.array([k, 1.0], 'float32'))": "box.{}",
+    "collections.UserDict(x=x, k=k, a=array_of(k))": "box['{}']",
+    "Box(x, k, array_of(k))": "box.{}",
+    "types.SimpleNamespace(x=x, k=k, a=array_of(k))": "box.{}",
 }
 
 

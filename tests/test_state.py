@@ -12,6 +12,7 @@ import pytest
 
 import chainrule as cr
 import state_idioms
+import state_idioms_of_python  # noqa: F401 - adds its own to the list
 import stateful_programs
 
 

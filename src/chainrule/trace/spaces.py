@@ -7,7 +7,7 @@ Knows Python's objects; knows nothing of tensors.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..structure import bump_structure
@@ -71,6 +71,9 @@ class Space:
         for name, expression in self.source(writer):
             writer.root(self.guarded[name], expression)
 
+    def watch_writes(self, names: Iterable[str]) -> None:
+        """Code can write these names; of most spaces every name counts."""
+
     def changes(self) -> dict[str, Any]:
         """Names whose value is another one than before or than what was planted, with the value now."""
         now = self.content()
@@ -98,6 +101,14 @@ class Space:
 class Variables(Space):
     """The variables of a module."""
 
+    def __init__(self, owner: Any, label: str) -> None:
+        super().__init__(owner, label)
+        self._written: set[str] = set()
+
+    def watch_writes(self, names: Iterable[str]) -> None:
+        """Code can write these."""
+        self._written.update(names)
+
     def content(self) -> dict[str, Any]:
         """Its namespace."""
         return dict(self.owner)
@@ -109,11 +120,28 @@ class Variables(Space):
         else:
             self.owner[name] = value
 
+    def changes(self) -> dict[str, Any]:
+        """What no code that runs can write, somebody else has written meanwhile: another thread, the interpreter."""
+        return {name: value for name, value in super().changes().items() if name in self._written}
+
+    def restore(self) -> None:
+        """Likewise."""
+        for name in self.changes():
+            self.assign(name, self.before.get(name, MISSING))
+        for name, value in self.planted.items():
+            if value is not self.before[name] and self.owner.get(name) is value:
+                self.assign(name, self.before[name])
+
     def source(self, writer: Writer) -> Iterator[tuple[str, str]]:
         """Looked up in the namespace."""
         space = writer.bind(self.owner)
         for name in self.guarded:
             yield name, f"{space}.get({name!r}, MISSING)"
+
+    def write(self, writer: Writer) -> None:
+        """A variable that is new would hide a builtin."""
+        super().write(writer)
+        write_names(self, writer, self.owner)
 
 
 class Attributes(Space):
@@ -147,6 +175,8 @@ class Attributes(Space):
     def write(self, writer: Writer) -> None:
         """Names that are absent are compared in one go."""
         super().write(writer)
+        owner, space = writer.bind(self.owner), writer.bind(self._space)
+        writer.names_of(f"{owner}.__dict__", f"names is {space}", f"the attributes of {self.label}")
         write_names(self, writer, self._space)
 
     def restore(self) -> None:
@@ -169,7 +199,7 @@ def write_names(space: Space, writer: Writer, names: Any) -> None:
         expected = frozenset(space.before) | (OF_PYTHON & frozenset(names))
         condition = f"names.keys() == {writer.bind(expected)}"
     elif space.absent:
-        condition = f"{writer.bind(space.absent)}.isdisjoint(names)"
+        condition = f"names.keys().isdisjoint({writer.bind(space.absent)})"
     else:
         return
     writer.names_of(writer.bind(names), condition, f"the attributes of {space.label}")
@@ -308,3 +338,24 @@ class Defaults(Space):
         function = writer.bind(self.owner)
         for name in self.guarded:
             yield name, f"{function}.{name}"
+
+
+class Context(Space):
+    """A context variable: what it holds in the context of the call."""
+
+    def name_of(self, name: str) -> str:
+        """The variable's own name."""
+        return self.label
+
+    def content(self) -> dict[str, Any]:
+        """The value under an empty name."""
+        return {"": self.owner.get(MISSING)}
+
+    def assign(self, name: str, value: Any) -> None:
+        """Set in the context of the call."""
+        self.owner.set(value)
+
+    def source(self, writer: Writer) -> Iterator[tuple[str, str]]:
+        """Asked for."""
+        for name in self.guarded:
+            yield name, f"{writer.bind(self.owner)}.get(MISSING)"

@@ -12,9 +12,12 @@ import dis
 import functools
 import gc
 import io
+import operator
+import os
 import types
 import weakref
 from collections.abc import Iterable
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -40,6 +43,7 @@ from .spaces import (
     Attributes,
     ClassAttributes,
     Closure,
+    Context,
     Defaults,
     Slots,
     Space,
@@ -110,6 +114,13 @@ class Surroundings(Values):
             self._class(value, made=True)
         elif isinstance(value, types.ModuleType):
             self._module(value)
+        elif isinstance(value, ContextVar):
+            self._watch(self._space(Context, value, value.name), "")
+        elif isinstance(value, operator.attrgetter | operator.methodcaller):
+            parts = value.__reduce__()[1:]  # what it asks for stands in how it is copied
+            self._learn(
+                {name for part in parts for one in part if isinstance(one, str) for name in one.split(".")}
+            )
         elif isinstance(value, weakref.ref):
             if (referent := value()) is not None:
                 self._anchor(referent, label)
@@ -234,6 +245,7 @@ class Surroundings(Values):
 
     def _scan(self, space: Space, names: Iterable[str]) -> None:
         wanted: Iterable[str] = names
+        space.watch_writes(names)
         if self.everything and not isinstance(space, Variables):
             wanted = [name for name in space.before if not name.startswith("__")]
         for name in list(wanted):
@@ -251,10 +263,12 @@ class Surroundings(Values):
             found: Pattern = self.look(value, space.name_of(name), None)[0]
             space.patterns[name] = found
             return
-        library = isinstance(space, Variables) and not is_user_module(space.owner.get("__name__"))
-        if library and isinstance(
-            value, types.FunctionType | type | types.ModuleType | types.BuiltinFunctionType
-        ):
+        library = isinstance(space, Variables) and not is_user_module(space.owner.get("__name__", "__main__"))
+        if library and isinstance(value, types.FunctionType | types.BuiltinFunctionType):
+            self.reach(value, name)
+            return
+        if library and isinstance(value, type | types.ModuleType):
+            self.suspicious = self.suspicious or is_suspicious(value)
             return
         found, stand_in = self.look(value, space.name_of(name), (id(space.owner), name))
         space.patterns[name] = found
@@ -298,6 +312,8 @@ class Surroundings(Values):
         self.suspicious = self.suspicious or may_read(names)
         if users:
             variables = self._space(Variables, space, "")
+            variables.absent |= names.variables - variables.before.keys()
+            variables.watch_writes(names.variables)
             for name in set(variables.before) if names.namespace else names.variables:
                 if not (names.namespace and name.startswith("__")):
                     self._watch(variables, name)
@@ -305,9 +321,16 @@ class Surroundings(Values):
         for one in code.co_consts:
             if isinstance(one, types.CodeType):
                 self._run(one, space, known_names(one), users)
+        if "environ" in names.variables:
+            self.reach(os.environ, "os.environ")
+        self._learn(new)
+
+    def _learn(self, names: Iterable[str]) -> None:
+        """Look at attributes of these names, wherever they are."""
+        self.names.update(names)
         for one in list(self.spaces):
             if not isinstance(one, Variables) or id(one) in self._modules:
-                self._scan(one, new)
+                self._scan(one, names)
 
     def _activate(self, function: types.FunctionType) -> None:
         """A function that may run: its closure and its defaults."""

@@ -248,6 +248,8 @@ class Values(ABC):
         return found, made
 
     def _dict(self, value: Any, label: str, key: Any, argument: bool) -> tuple[Pattern, Any]:
+        if getattr(value, "default_factory", None) is not None:
+            self._anchor(value.default_factory, label)
         found = pt.Mapping(value, label, list(value), [])
         self._patterns[id(value)] = found
         found.items, planted = self._items(iter(list(value.items())), label, key, argument, "[{!r}]")
