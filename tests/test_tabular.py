@@ -795,7 +795,7 @@ def test_writing_is_atomic_and_keeps_the_text(tmp_path, monkeypatch):
     assert write_table(frame, path) == []
     assert path.read_bytes() == "이름,p,q\n가,0.1,0.3333333333333333\n,2.0,2\n".encode()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
