@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import chainrule as cr
 from chainrule.compiler import entry
 from chainrule.compiler.plan import ALIGNMENT, Buffer, _allocate, verify
+from chainrule.compiler.text import ROLLED, ROLLED_MEANS
 from chainrule.errors import ChainruleError, GraphError
 from chainrule.operations import Type
 
@@ -150,7 +152,7 @@ def test_the_list_is_used_for_many_calls_only() -> None:
         step(cr.tensor(np.eye(4, dtype="float32")))
         return step.stages()["llvm"]
 
-    few, many, more = text(4), text(100), text(200)
+    few, many, more = text(4), text(200), text(300)
     assert "@cr_words" not in few
     assert "@cr_words" in many
     # What grows with the calls is the list alone.
@@ -198,3 +200,25 @@ def test_buffers_that_share_bytes_are_refused() -> None:
         one.offset, one.first, one.last = 0, 0, 5
     with pytest.raises(GraphError, match="share bytes"):
         verify(made)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_outer_loops_of_packing_stay_loops(kernel: int) -> None:
+    """Written out, a kernel of 3 × 3 would be packed by nine copies of the same code."""
+    model = cr.nn.Sequential(*(cr.nn.Conv2d(one, 32, kernel, padding=kernel // 2) for one in (3, 32)))
+
+    @cr.compile
+    def step(x: cr.Tensor) -> cr.Tensor:
+        loss = model(x).sum()
+        loss.backward()
+        return loss
+
+    step(cr.tensor(np.ones((4, 3, 12, 12), "float32")))
+    text = step.stages()["llvm"]
+    functions = [one for one in text.split("\n\n") if "@cr_pack_" in one.splitlines()[0] and "%job" in one]
+    latches = [re.findall(r"  br i1 %\w+, label %head\d+, label %after\d+(.*)", one) for one in functions]
+    assert any(len(one) > 1 for one in latches)
+    for first, *outer in latches:  # the innermost ends first
+        assert not first
+        assert all(one == ROLLED for one in outer)
+    assert all(one in text for one in ROLLED_MEANS)

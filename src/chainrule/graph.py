@@ -8,6 +8,7 @@ Knows nothing of particular operations, of derivatives, loops or machine code.
 from __future__ import annotations
 
 import itertools
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -374,6 +375,11 @@ class scope:
 
 def topological(roots: Iterable[Node], follow: Callable[[Node], bool] | None = None) -> list[Node]:
     """Every node that `roots` depend on, operands first; `follow` says whose operands are looked at."""
+    return sorted(_reached(roots, follow), key=_serial)
+
+
+def _reached(roots: Iterable[Node], follow: Callable[[Node], bool] | None = None) -> set[Node]:
+    """Every node that `roots` depend on."""
     seen: set[Node] = set()
     pending = list(roots)
     while pending:
@@ -383,11 +389,10 @@ def topological(roots: Iterable[Node], follow: Callable[[Node], bool] | None = N
         seen.add(node)
         if follow is None or follow(node):
             pending.extend(node.inputs)
-    return sorted(seen, key=_serial)
+    return seen
 
 
-def _serial(node: Node) -> int:
-    return node.serial
+_serial = operator.attrgetter("serial")
 
 
 # --------------------------------------------------------------------------------------- closed graphs
@@ -440,7 +445,7 @@ class Graph:
 
     def nodes(self) -> list[Node]:
         """All nodes in topological order, the sources included."""
-        return sorted({*topological(self.roots), *self.sources}, key=_serial)
+        return sorted(_reached(self.roots).union(self.sources), key=_serial)
 
     def __str__(self) -> str:
         return "\n".join(print_graph(self))

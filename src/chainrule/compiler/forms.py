@@ -32,11 +32,11 @@ def place_in(axes: Sequence[int], position: Sequence[Index | int], shape: Sequen
 
 def lowering_of(node: Node) -> Lowering:
     """The form of the node's loops; HOST where there are none for operands of these dtypes."""
-    form = getattr(node.operation, "lowering", HOST)
-    assert isinstance(form, Lowering)
-    if isinstance(form, Scalar) and form.only and any(one.dtype.kind not in form.only for one in node.inputs):
-        return HOST
-    if isinstance(form, Loop) and not _has_loops(node.attributes["body"]):
+    form: Lowering = getattr(node.operation, "lowering", HOST)
+    if isinstance(form, Scalar):
+        if form.only and any(one.dtype.kind not in form.only for one in node.inputs):
+            return HOST
+    elif isinstance(form, Loop) and not _has_loops(node.attributes["body"]):
         return HOST
     return form
 

@@ -16,6 +16,7 @@ from .contraction import expand
 from .indices import Atom, Dynamic, Index, Quotient, Remainder
 from .loops import Accumulator, Contraction, For, Nest, Statement, Store, Update, Value, buffers_of, flat_loop
 from .plan import Buffer
+from .text import ROLLED, ROLLED_MEANS
 
 _ARITHMETIC = {
     "add": ("fadd", "add", "add"), "subtract": ("fsub", "sub", "sub"), "multiply": ("fmul", "mul", "mul"),
@@ -192,8 +193,8 @@ class NestFunction:
             return ""
         if any(isinstance(one, For) for one in loop.body):
             return ""
-        self.declarations |= {"!0 = distinct !{!0, !1}", '!1 = !{!"llvm.loop.unroll.disable"}'}
-        return ", !llvm.loop !0"
+        self.declarations |= ROLLED_MEANS
+        return ROLLED
 
     def accumulator(self, one: Accumulator) -> None:
         """A slot on the stack, which LLVM turns into a register."""

@@ -21,6 +21,7 @@ from .plan import Plan
 from .pool import c_functions, share_text
 from .product import Product, Registers, is_product, product_text
 from .steps import Stepping
+from .text import ROLLED, ROLLED_MEANS
 from .vectors import declarations
 
 # The most tasks into which the outer loop of a nest is cut.
@@ -145,6 +146,8 @@ class _Module:
             product = Nested(one, self.registers, self.sharing)
             text, functions = nested_text(product)
         self.functions.update(functions)
+        if any(ROLLED in one for one in functions.values()):
+            self.declarations |= ROLLED_MEANS
         self.declarations |= set(declarations(product.kind, product.lanes))
         self.shares |= product.shares
         self.scratch = max(self.scratch, product.scratch)

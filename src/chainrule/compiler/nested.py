@@ -319,7 +319,7 @@ class _Driver:
         def along(variables: list[Variable], place: Number, number: Number) -> None:
             if variables:
                 first, *rest = variables
-                with w.loop(first.extent) as k:
+                with w.loop(first.extent, rolled=True) as k:
                     moved = w.add(place, w.multiply(k, p.one.right[1].coefficient(first)))
                     along(rest, moved, w.add(w.multiply(number, first.extent), k))
                 return
@@ -476,7 +476,7 @@ class _Driver:
             def along(variables: list[tuple[Variable, Number]], place: Number, number: Number) -> None:
                 if variables:
                     (variable, extent), *rest = variables
-                    with w.loop(extent) as i:
+                    with w.loop(extent, rolled=True) as i:
                         moved = w.add(place, w.multiply(i, p.one.out[1].coefficient(variable)))
                         along(rest, moved, w.add(w.multiply(number, variable.extent), i))
                     return

@@ -11,6 +11,11 @@ from collections.abc import Iterator
 Number = int | str
 """A 64-bit integer: known now, or a name."""
 
+ROLLED = ", !llvm.loop !0"
+"""Behind a loop's last branch: its turns are not to be written out one after the other."""
+ROLLED_MEANS = frozenset(("!0 = distinct !{!0, !1}", '!1 = !{!"llvm.loop.unroll.disable"}'))
+"""What a module with such loops must say."""
+
 
 class Writer:
     """Lines of one function's body."""
@@ -110,8 +115,11 @@ class Writer:
         self.start(after)
 
     @contextlib.contextmanager
-    def loop(self, stop: Number, step: int = 1) -> Iterator[Number]:
-        """The body for 0, step, 2·step … below `stop`; at least once: whoever calls knows that it is not empty."""
+    def loop(self, stop: Number, step: int = 1, rolled: bool = False) -> Iterator[Number]:
+        """The body for 0, step, 2·step … below `stop`; at least once: whoever calls knows that it is not empty.
+
+        `rolled`: LLVM must not write the turns out one after the other. The module needs `ROLLED_MEANS` then.
+        """
         if isinstance(stop, int) and stop <= step:
             yield 0
             return
@@ -123,6 +131,6 @@ class Writer:
         yield index
         following = self.put(f"add nuw nsw i64 {index}, {step}")
         more = self.put(f"icmp slt i64 {following}, {stop}")
-        self.do(f"br i1 {more}, label %{head}, label %{after}")
+        self.do(f"br i1 {more}, label %{head}, label %{after}{ROLLED if rolled else ''}")
         self.lines.insert(place, f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{self.label} ]")
         self.start(after)

@@ -88,6 +88,10 @@ def reduced(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tu
 
 def broadcast_shapes(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The common shape by the standard's rules (right-aligned, 1 stretches); raises ShapeError."""
+    filled = [shape for shape in shapes if shape]
+    if all(shape == filled[0] for shape in filled):
+        count(filled[0] if filled else ())
+        return tuple(filled[0]) if filled else ()
     result: list[int] = []
     for axis in range(-max(map(len, shapes), default=0), 0):
         sizes = {shape[axis] for shape in shapes if len(shape) >= -axis} - {1}
