@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 
-_cache = tempfile.TemporaryDirectory(prefix="chainrule-cache-")
-os.environ["CHAINRULE_CACHE_DIR"] = _cache.name
+_cache = tempfile.mkdtemp(prefix="chainrule-cache-")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["CHAINRULE_CACHE_DIR"] = _cache
