@@ -68,6 +68,23 @@ def test_whole_numbers_keep_what_python_makes_of_them() -> None:
         cr.compile(lambda x, n: x / (1 / n))(cr.ones(1), 0)
 
 
+def test_numbers_of_a_call_make_tensors() -> None:
+    def step(x: cr.Tensor, n: float) -> Any:
+        return (
+            cr.tensor(n) * x,
+            cr.full((2,), n),
+            cr.asarray(x.sum().item()),
+            cr.where(x > 0, n, 0.0),
+            cr.maximum(x, n),
+        )
+
+    compiled = cr.compile(step)
+    for n in (1.5, 2.5, 3.5):
+        for one, other in zip(compiled(cr.ones(2), n), step(cr.ones(2), n)):
+            assert one.tolist() == other.tolist() and one.dtype == other.dtype
+    assert len(compiled.recompiles) == 1
+
+
 def test_what_is_printed_appears_after_the_call(capsys: pytest.CaptureFixture[str]) -> None:
     @cr.compile
     def step(x: cr.Tensor) -> cr.Tensor:

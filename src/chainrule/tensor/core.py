@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import ops
-from ..dtypes import Dtype, as_dtype
+from ..dtypes import Dtype, as_dtype, of_python
 from ..errors import (
     ArgumentError,
     DtypeError,
@@ -49,10 +49,15 @@ class Tensor(Operators):
     __array_priority__ = 100
 
     def __init__(self, data: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> None:
-        array = dispatch.to_array(data.numpy() if isinstance(data, Tensor) else data, _dtype(dtype))
         self._grad: Tensor | None = None
         self._node: Node | None = None
         self._cell: Cell | None = None
+        if issubclass(type(data), dispatch.Weak):  # a number that a compiled step does not know yet
+            self._node = dispatch.number(data, _dtype(dtype) or of_python(data))
+            if requires_grad:
+                self._require_grad_traced(True)
+            return
+        array = dispatch.to_array(data.numpy() if isinstance(data, Tensor) else data, _dtype(dtype))
         if requires_grad:
             self._cell = Cell(_differentiable(array), requires_grad=True)
         else:

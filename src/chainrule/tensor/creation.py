@@ -112,7 +112,7 @@ def full(shape: Shape, fill_value: Any, *, dtype: DTypeLike | None = None, devic
     if value.size != 1:
         raise ShapeError(f"full needs one number; got shape {value.shape}. Use broadcast_to")
     target = value.dtype if dtype is None else as_dtype(dtype)
-    if isinstance(fill_value, Tensor) and (fill_value.requires_grad or fill_value.node.value is None):
+    if value.node.value is None or (isinstance(fill_value, Tensor) and fill_value.requires_grad):
         return broadcast_to(reshaped(astype(value, target), ()), as_shape("full", shape))
     number = Tensor(fill_value, target)._array().reshape(())
     return _made("full", lambda sizes, dtype: np.full(sizes, number, dtype), shape, target, device)

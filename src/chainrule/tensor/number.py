@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from .. import ops
-from ..dtypes import bool_, float64, int64, of_python
+from ..dtypes import bool_, float64, int64
 from ..errors import TraceError
 from ..graph import Node, constant, state
 from . import dispatch
-from .core import Tensor, wrap
 
 _KINDS = {"b": bool, "i": int, "u": int, "f": float}
 
@@ -203,11 +202,6 @@ def number_of(node: Node) -> TracedNumber:
 def is_number(value: Any) -> bool:
     """Whether a value is such a number; isinstance would be told that it is a float."""
     return issubclass(type(value), TracedNumber)
-
-
-def as_tensor_of(number: TracedNumber) -> Tensor:
-    """The number as a tensor, as `cr.tensor(number)` makes one: float32 for a float."""
-    return wrap(dispatch.number(number, of_python(number)))  # type: ignore[arg-type]
 
 
 def _operand(value: Any) -> Node | None:
