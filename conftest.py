@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 
 _cache = tempfile.TemporaryDirectory(prefix="chainrule-cache-")
+atexit.register(_cache.cleanup)  # left to itself it warns, and warnings are errors here
 os.environ["CHAINRULE_CACHE_DIR"] = _cache.name
