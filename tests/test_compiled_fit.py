@@ -440,6 +440,47 @@ def test_what_the_model_keeps_between_steps_is_part_of_the_step(noise, choice, s
     np.testing.assert_allclose(kept(run)[0], kept(slow)[0], rtol=0, atol=1e-12)
 
 
+def scaled(self):
+    return self.inner.bias.detach() * self.scale + self.offset
+
+
+class Changes(Callback):
+    """Somebody who changes the model after each epoch."""
+
+    def __init__(self, change):
+        self.model, self.change, self.epochs = None, change, 0
+
+    def on_epoch_end(self, *_):
+        self.epochs += 1
+        self.change(self.model, self.epochs)
+
+
+CHANGES = {
+    "number": lambda model, n: setattr(model, "scale", 0.5 / n),
+    "tensor": lambda model, n: setattr(model, "offset", cr.full(5, 0.25 * n)),
+    "whole number": lambda model, n: setattr(model, "scale", n),
+    "flag": lambda model, n: setattr(model.inner.bias, "requires_grad", n % 2 == 0),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("choice", [True, "auto"])
+def test_what_somebody_changes_between_epochs_counts_from_then_on(name, choice, soon):
+    def run(compile):
+        callback = Changes(CHANGES[name])
+
+        def make():
+            callback.model = Noisy(scaled)
+            callback.model.scale, callback.model.offset = 1.0, cr.zeros(5)
+            return callback.model
+
+        return trained(make, compile=compile, validation=None, epochs=4, callbacks=[callback])
+
+    (wanted, _), (got, found) = run(False), run(choice)
+    assert found.compiled is not None and found.why_python is None
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12)
+
+
 def test_hooks_run_at_each_call(soon):
     model, seen = plain(), []
     model[0].register_forward_hook(
