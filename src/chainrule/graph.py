@@ -559,7 +559,7 @@ def describe(node: Node, names: Names) -> str:
     return f"{node.operation.name}({', '.join(parts)})" if parts else node.operation.name
 
 
-def _refuse_left(graph: Graph, source: Node) -> None:
+def refuse_left(graph: Graph, source: Node) -> None:
     """A value that has left the function in which it stood for a number, as that of a scan, is told at its line."""
     readers = [node for node in graph.nodes() if source in node.inputs and node.origin is not None]
     if source.operation is INPUT and readers:
@@ -576,7 +576,7 @@ def verify(graph: Graph) -> Graph:
     for node in graph.nodes():
         if not node.inputs:
             if node not in sources and node.value is None:
-                _refuse_left(graph, node)
+                refuse_left(graph, node)
                 raise GraphError(f"{graph.name}: {node!r} is used but is no input, read or constant")
             continue
         if node in sources:

@@ -162,13 +162,15 @@ def is_user_module(name: str | None) -> bool:
     """Whether a module's objects are the user's: not those of this package, the standard library or NumPy."""
     if name is None:
         return False
+    if not isinstance(name, str):  # a class whose objects say so themselves
+        return True
     top = name.partition(".")[0]
     return top not in _NUMERIC and top != __name__.partition(".")[0] and top not in sys.stdlib_module_names
 
 
 def is_own_module(name: str | None) -> bool:
     """Whether a module belongs to this package or to a library of numbers, whose objects look after themselves."""
-    top = (name or "").partition(".")[0]
+    top = name.partition(".")[0] if isinstance(name, str) else ""
     return top in _NUMERIC or top == __name__.partition(".")[0]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Origin, TraceError
-from ..graph import Cell, Graph, Node, state, topological
+from ..graph import Cell, Graph, Node, refuse_left, state, topological
 from ..operations import Type
 from ..structure import structure_version
 from ..tensor import Tensor
@@ -325,6 +325,7 @@ def _refuse_foreign(graph: Graph) -> None:
     sources = set(graph.sources)
     for node in graph.nodes():
         if not node.inputs and node.value is None and node not in sources:
+            refuse_left(graph, node)
             raise TraceError(
                 f"a compiled step keeps values of its own; got {node.type} of a loop or of another step, made at "
                 f"{node.origin or 'an unknown place'}. Return it from there"

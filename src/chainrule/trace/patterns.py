@@ -17,6 +17,7 @@ from ..dtypes import as_dtype
 from ..graph import Node
 from ..operations import WITHOUT_GRAPH, Array, Type
 from ..tensor import Tensor
+from .spaces import held_by
 
 if TYPE_CHECKING:
     from .guards import Writer
@@ -357,16 +358,19 @@ class Bytes(Container):
 
 
 class Fields(Container):
-    """A dataclass among the arguments: each of its fields."""
+    """A dataclass among the arguments: all that it holds, in its dict and its slots, and nothing else."""
 
     def __init__(self, value: Any, label: str, names: list[str], items: list[Pattern]) -> None:
         super().__init__(value, label, items)
         self.names = names
 
     def check(self, writer: Writer, variable: str) -> None:
-        """As attributes."""
+        """As attributes; one that has come or gone is a difference too."""
+        names = writer.fresh("v")
         writer.require(self._kind(writer, variable), self, variable)
+        writer.line(f"{names} = {writer.bind(held_by)}({variable})")
+        writer.require(f"{names}.keys() == {writer.bind(set(self.names))}", self, variable)
         for name, one in zip(self.names, self.items):
             item = writer.fresh("v")
-            writer.line(f"{item} = {variable}.{name}")
+            writer.line(f"{item} = {names}[{name!r}]")
             one.write(writer, item)

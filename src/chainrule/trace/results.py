@@ -21,7 +21,7 @@ from ..tensor.number import TracedNumber, is_number
 from . import patterns as pt
 from .patterns import PLAIN, Container, Pattern
 from .recording import Tracing
-from .spaces import MISSING, Attributes, Slots, slots_of
+from .spaces import MISSING, Attributes, Slots, held_by, slots_of
 from .surroundings import Surroundings
 from .templates import (
     Assign,
@@ -273,19 +273,9 @@ class Recipes:
         if isinstance(now, tuple | frozenset):
             return []
         if isinstance(container, pt.Fields):
-            held: Any = [getattr(now, name) for name in container.names]
-            if _same(held, container.planted):
-                return []
-            return [Fill(self._at(container), tuple(container.names), self._entries(held, container.planted))]
+            return self._filled_dict(container, held_by(now), container.planted)
         if isinstance(now, dict):
-            planted = container.planted
-            if len(now) == len(planted) and _same(now, planted) and _same(now.values(), planted.values()):
-                return []
-            items = tuple(
-                Kept(key) if planted.get(key, MISSING) is value else self.make(value)
-                for key, value in now.items()
-            )
-            return [Fill(self._where(container), tuple(now), items)]
+            return self._filled_dict(container, now, container.planted)
         before = list(container.planted)
         held = list(now)
         if isinstance(now, set):
@@ -298,6 +288,17 @@ class Recipes:
             container.growing = True
             return [Extend(self._where(container), tuple(self.make(one) for one in held[len(before) :]))]
         return [Fill(self._where(container), None, self._entries(held, before))]
+
+    def _filled_dict(
+        self, container: Container, now: dict[Any, Any], planted: dict[Any, Any]
+    ) -> list[Effect]:
+        if len(now) == len(planted) and _same(now, planted) and _same(now.values(), planted.values()):
+            return []
+        items = tuple(
+            Kept(key) if planted.get(key, MISSING) is value else self.make(value)
+            for key, value in now.items()
+        )
+        return [Fill(self._where(container), tuple(now), items)]
 
     def _where(self, container: Container) -> Template:
         """Containers are what the call finds, so another one of the same entries will do as well."""

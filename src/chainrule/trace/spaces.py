@@ -246,6 +246,30 @@ def slots_of(kind: type) -> dict[str, Any]:
     return found
 
 
+def held_by(value: Any) -> dict[str, Any]:
+    """All that an object holds: in its dict, and in slots that are set."""
+    found = dict(getattr(value, "__dict__", ()))
+    for name, descriptor in slots_of(type(value)).items():
+        try:
+            found[name] = descriptor.__get__(value)
+        except AttributeError:
+            continue
+    return found
+
+
+def hold(value: Any, held: dict[str, Any]) -> None:
+    """Let an object hold just that, past what its class does when attributes are written."""
+    slots = slots_of(type(value))
+    for name in held_by(value):
+        if name not in held:
+            object.__delattr__(value, name)
+    for name, one in held.items():
+        if name in slots:
+            slots[name].__set__(value, one)
+        else:
+            vars(value)[name] = one
+
+
 def _reader(kind: type, name: str) -> Any:
     descriptor = slots_of(kind)[name]
 

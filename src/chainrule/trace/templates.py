@@ -22,7 +22,7 @@ from ..operations import CONSTANT, Array
 from ..operations import Attributes as Marks
 from ..tensor import Tensor, wrap
 from ..tensor.core import of_cell
-from .spaces import MISSING, Attributes, Space
+from .spaces import MISSING, Attributes, Space, held_by, hold
 
 Call = tuple[Any, ...]
 """The values that a call has found at the places that templates refer to."""
@@ -363,9 +363,7 @@ class Print(Effect):
 def _entries(container: Any, keys: tuple[Any, ...] | None) -> Any:
     if isinstance(container, dict):
         return dict(container)
-    if keys is not None:  # the fields of a dataclass
-        return [getattr(container, name) for name in keys]
-    return list(container)
+    return list(container) if keys is None else held_by(container)
 
 
 def fill(container: Any, keys: tuple[Any, ...] | None, values: list[Any]) -> None:
@@ -394,5 +392,4 @@ def fill(container: Any, keys: tuple[Any, ...] | None, values: list[Any]) -> Non
         for k, value in enumerate(values):
             container[k] = value
     else:
-        for name, value in zip(keys or (), values):
-            object.__setattr__(container, name, value)
+        hold(container, dict(zip(keys or (), values)))

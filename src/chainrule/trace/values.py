@@ -25,7 +25,7 @@ from ..tensor.number import TracedNumber
 from . import patterns as pt
 from .frames import is_user_module
 from .patterns import PLAIN, Container, Pattern
-from .spaces import slots_of
+from .spaces import held_by, hold, slots_of
 from .templates import fill
 
 _BYTES = (bytearray, array.array, memoryview)
@@ -113,7 +113,7 @@ class Values(ABC):
 
     def look(self, value: Any, label: str, key: Any, argument: bool = False) -> tuple[Pattern, Any]:
         """The pattern of a value, and what stands in its place while the function runs."""
-        if isinstance(value, PLAIN):
+        if isinstance(value, PLAIN) and not isinstance(value, np.generic):  # np.float64 is a float too
             return self._plain(value, label, key)
         first = self._patterns.get(id(value))
         if first is not None:
@@ -262,19 +262,13 @@ class Values(ABC):
         return found, value
 
     def _fields(self, value: Any, label: str, key: Any) -> tuple[Pattern, Any]:
-        own = {**getattr(value, "__dict__", {}), **dict.fromkeys(slots_of(type(value)))}
-        names = [
-            one.name for one in dataclasses.fields(value) if one.name in own and hasattr(value, one.name)
-        ]
-        found = pt.Fields(value, label, names, [])
+        before = held_by(value)
+        found = pt.Fields(value, label, list(before), [])
         self._patterns[id(value)] = found
-        held = [getattr(value, name) for name in names]
-        found.items, planted = self._items(iter(zip(names, held)), label, key, True, ".{}")
-        found.before, found.planted = held, planted
+        found.items, planted = self._items(iter(before.items()), label, key, True, ".{}")
+        found.before, found.planted = before, dict(zip(before, planted))
         self.containers.append(found)
-        for name, one, other in zip(names, planted, held):
-            if one is not other:
-                object.__setattr__(value, name, one)
+        hold(value, found.planted)
         self._class(type(value))
         return found, value
 
@@ -284,8 +278,7 @@ def _put_back(container: Container) -> None:
     if isinstance(value, tuple | frozenset):
         return
     if isinstance(container, pt.Fields):
-        if _differ([getattr(value, name) for name in container.names], container.before):
-            fill(value, tuple(container.names), container.before)
+        hold(value, container.before)
     elif isinstance(value, dict):
         before = container.before
         if len(value) != len(before) or _differ(value, before) or _differ(value.values(), before.values()):
