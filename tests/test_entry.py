@@ -103,6 +103,7 @@ def test_a_list_of_calls_gives_the_same_bits(
     try:
         written = flat(make(x)())
         monkeypatch.setattr(entry, "_MOST_WRITTEN", 0)
+        monkeypatch.setattr(entry, "_LEAST_ALIKE", 0)
         listed = flat(make(x)())
     finally:
         cr.set_num_threads(before)
@@ -117,6 +118,7 @@ def test_a_check_that_fails_lets_nothing_be_written(
     most: int, row: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entry, "_MOST_WRITTEN", most)
+    monkeypatch.setattr(entry, "_LEAST_ALIKE", 0)
     cells = [cr.tensor([1.0, 2.0], requires_grad=True) for _ in range(6)]
 
     @cr.compile

@@ -165,7 +165,7 @@ def _deep(layers: int) -> Any:
     return dataclasses.replace(shape, sizes=(16, *[24] * layers, 5), batch=12)
 
 
-@pytest.mark.parametrize("layers", [(2, 4), (8, 12)], ids=["calls written out", "calls in a list"])
+@pytest.mark.parametrize("layers", [(2, 4), (12, 16)], ids=["calls written out", "calls in a list"])
 def test_equal_layers_are_compiled_once(layers: tuple[int, int]) -> None:
     """Of hidden layers with BatchNorm and ReLU, Adam included: the same functions, called more often."""
     (few, short), (many, long) = map(functions, layers)

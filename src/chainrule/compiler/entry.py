@@ -1,7 +1,7 @@
 """The entry of a module: every nest's function called in order, with the buffers' addresses; the checks; the commit.
 
-Few calls are written out. Many are read from a list of numbers that a loop walks through: code grows with the kinds of
-calls only, because LLVM needs more than twice the time for twice the length of one function.
+Few calls are written out. Many, if they are alike, are read from a list of numbers that a loop walks through: code
+grows with the kinds of calls only, because LLVM needs more than twice the time for twice the length of one function.
 Knows buffers and their places; knows nothing of what the functions compute.
 """
 
@@ -14,6 +14,8 @@ from .plan import Buffer, Plan
 
 # More calls than this are read from a list, which takes 2 ns longer for each of them.
 _MOST_WRITTEN = 256
+# And so many of a kind on average: else the ways to read them are more code than the calls.
+_LEAST_ALIKE = 8
 
 
 class Call(NamedTuple):
@@ -38,9 +40,16 @@ def entry_text(computing: Calls, committing: Calls, plan: Plan, one_by_one: bool
     `one_by_one`: only the nest whose number is given.
     """
     table = _Table(plan)
-    kind = _Written if len(computing) + len(committing) <= _MOST_WRITTEN else _Listed
+    calls = [_way_of(one) for one in (*computing, *committing) if one is not None]
+    many = len(calls) > _MOST_WRITTEN and len(calls) >= _LEAST_ALIKE * len(set(calls))
+    kind = _Listed if many else _Written
     numbered = one_by_one or None in computing
     return kind(table, "i64 %number" if numbered else "").text(computing, committing, one_by_one)
+
+
+def _way_of(one: Call) -> tuple[str, int, tuple[str, ...]]:
+    """What calls have in common that can be read from a list in one way."""
+    return one.name, len(one.buffers), one.more
 
 
 class _Table:
@@ -198,8 +207,7 @@ class _Listed(_Written):
         for one in calls:
             if one is None:
                 continue
-            way = one.name, len(one.buffers), one.more
-            self.words.append(self.ways.setdefault(way, len(self.ways)))
+            self.words.append(self.ways.setdefault(_way_of(one), len(self.ways)))
             for buffer in one.buffers:
                 self.words += self.table.place(buffer, one.starts.get(buffer, 0))
         if begin == len(self.words):
