@@ -3,7 +3,7 @@
 A mutant takes away what one kind of pattern checks, what one kind of place watches, or what one kind of effect does. It
 dies when a program of `stateful_programs.py`, or one written for it, comes out differently from eager without an error.
 
-    python tests/mutate_guards.py [programs for each mutant]
+    python tests/mutate_guards.py [programs for each mutant] [part of a mutant's name …]
 """
 
 from __future__ import annotations
@@ -104,13 +104,27 @@ MUTANTS: dict[str, list[Mutant]] = {
     "gradients that are there or not": [(Served, "_none", property(lambda self: [], lambda self, value: None))],
     "types of cells": [(Served, "_typed", property(lambda self: [], lambda self, value: None))],
     "a history in another call": [(Tracing, "_refuse_cut", _nothing)],
-    "random numbers": [(surroundings.OutsideState, "changed", lambda self: False)],
-    "iterators": [(surroundings, "is_iterator", lambda value: False)],
+    # A second trace finds these too, so it is left out as well.
+    "random numbers": [
+        (surroundings.OutsideState, "changed", lambda self: False),
+        (function, "difference_between", _nothing),
+    ],
+    "iterators": [
+        (surroundings, "is_iterator", lambda value: False),
+        (function, "difference_between", _nothing),
+    ],
     "errors that were caught": [(Tracing, "refused", _nothing)],
     "a second trace": [(function, "difference_between", _nothing)],
     "what a trace has written": [(spaces.Space, "restore", _nothing)],
     "arrays written into": [(surroundings.Surroundings, "arrays_written", lambda self: [])],
 }  # fmt: skip
+
+
+# What takes away nothing that anybody could see.
+EXPLAINED = {
+    "types of cells": "only a module's cast and an optimizer that follows it change a cell's type, and a cast counts "
+    "as a change of structure: the comparison of types is a second net under that one",
+}
 
 
 @contextlib.contextmanager
@@ -157,18 +171,21 @@ def _in_a_child(name: str, programs: int, answer: Any) -> None:
 
 def main() -> int:
     programs = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    chosen = [name for name in MUTANTS if not sys.argv[2:] or any(part in name for part in sys.argv[2:])]
     context = multiprocessing.get_context("fork")
     survivors = []
-    for name in MUTANTS:
+    for name in chosen:
         begin, answer = time.perf_counter(), context.Queue()
         child = context.Process(target=_in_a_child, args=(name, programs, answer))
         child.start()
         child.join()
         found: str = answer.get() if child.exitcode == 0 else "a crash"
-        if not found:
+        if not found and name not in EXPLAINED:
             survivors.append(name)
-        print(f"{name}: {found or 'SURVIVES'} ({time.perf_counter() - begin:.0f} s)", flush=True)
-    print(f"{len(MUTANTS)} mutants, {len(MUTANTS) - len(survivors)} killed; survivors: {survivors or 'none'}")
+        told = found or EXPLAINED.get(name, "SURVIVES")
+        print(f"{name}: {told} ({time.perf_counter() - begin:.0f} s)", flush=True)
+    explained = sum(name in EXPLAINED for name in chosen)
+    print(f"{len(chosen)} mutants, {explained} of them explained; survivors: {survivors or 'none'}")
     return bool(survivors)
 
 

@@ -1002,6 +1002,16 @@ def another_leaf():
 
 
 @idiom
+def another_leaf_that_is_only_read():
+    o = types.SimpleNamespace(w=cr.tensor([1.0, 2.0], requires_grad=True))
+    return (
+        lambda x: o.w.detach() * x,
+        lambda i: setattr(o, "w", cr.tensor([i + 3.0, 1.0], requires_grad=True)),
+        lambda: o.w,
+    )
+
+
+@idiom
 def tensor_of_another_shape():
     o = types.SimpleNamespace(t=cr.ones(2))
     shapes = [cr.ones(1), cr.ones((2, 2)), cr.ones(2, dtype=cr.float64), cr.ones(()), cr.ones(2)]

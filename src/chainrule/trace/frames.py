@@ -17,7 +17,7 @@ import random
 import socket
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
@@ -158,6 +158,14 @@ def is_user_file(file: str) -> bool:
     return not file.startswith(_STDLIB) or "site-packages" in file
 
 
+def is_user_code(code: CodeType, space: Mapping[str, Any]) -> bool:
+    """The same of a piece of code and its variables: dataclasses and named tuples have functions without a file."""
+    if code.co_filename != "<string>":
+        return is_user_file(code.co_filename)
+    name = space.get("__name__", "__main__")
+    return not str(name).startswith("namedtuple_") and is_user_module(name)
+
+
 def is_user_module(name: str | None) -> bool:
     """Whether a module's objects are the user's: not those of this package, the standard library or NumPy."""
     if name is None:
@@ -208,7 +216,7 @@ class Observer:
         file = code.co_filename
         kind = 0
         if not file.startswith((PACKAGE_FOLDER, "<frozen ")) and not file.endswith(_SILENT):
-            kind = 2 if is_user_file(file) else 1
+            kind = 2 if is_user_code(code, frame.f_globals) else 1
         self._kinds[id(code)] = kind
         self._codes.append(code)
         if kind:

@@ -141,7 +141,7 @@ class Variables(Space):
     def write(self, writer: Writer) -> None:
         """A variable that is new would hide a builtin."""
         super().write(writer)
-        write_names(self, writer, self.owner)
+        write_names(self, writer, self.owner, writer.bind(self.owner))
 
 
 class Attributes(Space):
@@ -175,9 +175,10 @@ class Attributes(Space):
     def write(self, writer: Writer) -> None:
         """Names that are absent are compared in one go."""
         super().write(writer)
-        owner, space = writer.bind(self.owner), writer.bind(self._space)
-        writer.names_of(f"{owner}.__dict__", f"names is {space}", f"the attributes of {self.label}")
-        write_names(self, writer, self._space)
+        held = f"{writer.bind(self.owner)}.__dict__"
+        if self.guarded:
+            writer.names_of(held, f"names is {writer.bind(self._space)}", f"the attributes of {self.label}")
+        write_names(self, writer, self._space, held)
 
     def restore(self) -> None:
         """Layers count that too: what is again as it was is no difference for those who rely on it."""
@@ -193,7 +194,7 @@ class Attributes(Space):
         bump_structure(self.owner, label, ... if before is MISSING else before, now)
 
 
-def write_names(space: Space, writer: Writer, names: Any) -> None:
+def write_names(space: Space, writer: Writer, names: Any, source: str) -> None:
     """The line that looks for names which must not have come, or gone."""
     if space.exact:
         expected = frozenset(space.before) | (OF_PYTHON & frozenset(names))
@@ -202,7 +203,7 @@ def write_names(space: Space, writer: Writer, names: Any) -> None:
         condition = f"names.keys().isdisjoint({writer.bind(space.absent)})"
     else:
         return
-    writer.names_of(writer.bind(names), condition, f"the attributes of {space.label}")
+    writer.names_of(source, condition, f"the attributes of {space.label}")
 
 
 class Slots(Space):
@@ -305,7 +306,7 @@ class ClassAttributes(Space):
     def write(self, writer: Writer) -> None:
         """A name that is new in a class may hide one of its bases."""
         super().write(writer)
-        write_names(self, writer, vars(self.owner))
+        write_names(self, writer, vars(self.owner), writer.bind(vars(self.owner)))
 
 
 OF_PYTHON = {
@@ -356,6 +357,15 @@ class Defaults(Space):
     def assign(self, name: str, value: Any) -> None:
         """As an attribute of the function."""
         setattr(self.owner, name, value)
+
+    def write(self, writer: Writer) -> None:
+        """Most functions have no defaults: one comparison tells that, and that the code is still the same."""
+        if self.owner.__defaults__ is None and self.owner.__kwdefaults__ is None:
+            code = f"names.__code__ is {writer.bind(self.owner.__code__)}"
+            condition = f"{code} and names.__defaults__ is None and names.__kwdefaults__ is None"
+            writer.names_of(writer.bind(self.owner), condition, f"the defaults of {self.label}")
+        else:
+            super().write(writer)
 
     def source(self, writer: Writer) -> Iterator[tuple[str, str]]:
         """Attributes of the function."""

@@ -31,7 +31,7 @@ from .frames import (
     OutsideState,
     is_own_module,
     is_suspicious,
-    is_user_file,
+    is_user_code,
     is_user_module,
     known_names,
     may_read,
@@ -202,7 +202,7 @@ class Surroundings(Values):
         if wrapped := getattr(value, "__wrapped__", None):
             self._anchor(wrapped, value.__name__)
         file = value.__code__.co_filename
-        if is_user_file(file):
+        if is_user_code(value.__code__, value.__globals__):
             self._space(Attributes, value, value.__name__)
             self._activate(value)
             self._run(value.__code__, value.__globals__, known_names(value.__code__), True)
