@@ -323,8 +323,8 @@ def different(w: Any) -> list[Any]:
         lambda x, y: x + y, lambda x, y: y - x, lambda x, y: x - y, lambda x, y: x + y + 1.0,
         lambda x, y: x + y + 2.0,
         lambda x, y: x + y + cr.tensor([1.0, 2.0, 4.0]), lambda x, y: x + y + cr.tensor([1.0, 2.0, 5.0]),
-        lambda x, y: cr.sum(x + y, axis=0), lambda x, y: cr.sum(x + y, axis=1), lambda x, y: (x + y, x),
-        lambda x, y: (x, x + y),
+        lambda x, y: cr.sum(x + y, axis=0), lambda x, y: cr.sum(x + y, axis=1), lambda x, y: (x + y, x - y),
+        lambda x, y: (x - y, x + y),
         lambda x, y: (x + y).astype("float32"), lambda x, y: cr.permute_dims(x + y, (1, 0)), lambda x, y: (x + y)[0],
         lambda x, y: (x + y)[1], lambda x, y: cr.take(x, cr.tensor([0, 1]), axis=1),
         lambda x, y: x @ cr.permute_dims(y, (1, 0)),
@@ -399,17 +399,8 @@ def check_names_of_plans() -> None:
             assert compile_graph(step.graph()).name not in (None, name)
         finally:
             config.skip = others[0]
-        assert (
-            known._sources() == outer()
-            and "known.py" in outer()
-            and "kinds.py" in outer()
-            and "graph.py" in outer()
-        )
-        assert (
-            str(Path(known.__file__).stat().st_mtime_ns) in outer()
-            and str(Path(known.__file__).stat().st_size) in outer()
-        )
-        for file in folder.iterdir():
+        assert known._sources() == outer()
+        for file in folder.rglob("*.o"):
             file.write_bytes(file.read_bytes()[:-1] + b"?")
         machine._natives.clear()
         assert compile_graph(step.graph()).known is None
@@ -430,35 +421,37 @@ def arrays_of_bytes(values: list[bytes], step: Any, x: Any, y: Any) -> list[Any]
 @check
 def check_files_of_the_cache() -> None:
     """Which files are trusted, which go, and where they lie."""
-    with place() as folder:
+    first, second, third, fourth = (letter * 64 for letter in "abcd")
+    with place() as base:
+        folder = base / "code-v1"
         assert cache.folder() == folder
-        cache.store("a" * 8, b"code")
-        assert cache.load("a" * 8) == b"code" and cache.load("b" * 8) is None
-        file = folder / ("a" * 8 + ".o")
+        cache.store(first, b"code")
+        assert cache.load(first) == b"code" and cache.load(second) is None
+        file = folder / f"{first}.o"
         modes = {0o600: True, 0o644: True, 0o620: False, 0o602: False, 0o640: True, 0o645: True}
         for mode, trusted in modes.items():
             file.chmod(mode)
-            assert (cache.load("a" * 8) == b"code") is trusted, oct(mode)
+            assert (cache.load(first) == b"code") is trusted, oct(mode)
         file.chmod(0o600)
-        fresh, old = folder / ".fresh.1", folder / ".old.1"
+        fresh, old = (folder / f"{first}.{digit * 16}.part" for digit in "12")
         fresh.write_bytes(b"half")
         old.write_bytes(b"half")
         os.utime(old, (1.0, 1.0))
-        cache.store("c" * 8, b"more")
+        cache.store(third, b"more")
         assert fresh.exists() and not old.exists() and file.exists()
         largest, cache._LARGEST = cache._LARGEST, 200
         try:
             os.utime(file, (1.0, 1.0))
-            cache.store("d" * 8, b"x" * 100)
-            assert not file.exists() and (folder / ("d" * 8 + ".o")).exists()
+            cache.store(fourth, b"x" * 100)
+            assert not file.exists() and (folder / f"{fourth}.o").exists()
         finally:
             cache._LARGEST = largest
         outer = {name: os.environ.pop(name, None) for name in ("CHAINRULE_CACHE_DIR", "XDG_CACHE_HOME")}
         try:
             if sys.platform.startswith("linux"):
-                assert cache.folder() == Path.home() / ".cache" / "chainrule"
-            os.environ["XDG_CACHE_HOME"] = str(folder)
-            assert sys.platform == "win32" or cache.folder() == folder / "chainrule"
+                assert cache.folder() == Path.home() / ".cache" / "chainrule" / "code-v1"
+            os.environ["XDG_CACHE_HOME"] = str(base)
+            assert sys.platform == "win32" or cache.folder() == base / "chainrule" / "code-v1"
             os.environ["CHAINRULE_CACHE"] = "0"
             assert cache.folder() is None
         finally:

@@ -152,7 +152,10 @@ def repeated(program: Served) -> Repeated | None:
         and all(part == "array" for _, part in (*graph.reads, *graph.writes))
         and all(node in computed or node in in_place for node in graph.writes.values())
         and all(node in computed for node in graph.outputs)
-        and all(isinstance(one, Result | Nested | Once | Constant) for one in program.traced.result.parts())
+        and all(
+            isinstance(one, Result | Nested | Once) or one == Constant(None)
+            for one in program.traced.result.parts()
+        )
     )
     return Repeated(program) if fits else None
 
