@@ -153,7 +153,7 @@ def repeated(program: Served) -> Repeated | None:
         and all(node in computed or node in in_place for node in graph.writes.values())
         and all(node in computed for node in graph.outputs)
         and all(
-            isinstance(one, Result | Nested | Once) or one == Constant(None)
+            isinstance(one, Result | Nested | Once) or (isinstance(one, Constant) and one.value is None)
             for one in program.traced.result.parts()
         )
     )
