@@ -6,14 +6,20 @@ import collections
 import contextlib
 import contextvars
 import dataclasses
+import datetime
 import enum
 import functools
 import math
 import operator
 import os
+import pathlib
+import tempfile
 import types
 import weakref
 from typing import ClassVar
+
+import numpy as np
+import pandas as pd
 
 import chainrule as cr
 from chainrule import nn, optim
@@ -708,3 +714,33 @@ def nn_param_list():
         return part
 
     return step, lambda i: ps.append(nn.Parameter([i + 1.0, 1.0])), lambda: [p.grad for p in ps]
+
+
+@idiom
+def a_column_of_a_table():
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
+    o = types.SimpleNamespace(column=table["a"], table=table)
+
+    def change(i):
+        o.table.loc[0, "a"] = i + 3.0
+        o.column = o.table["a"]
+
+    return lambda x: x * float(o.column.sum()) + float(o.table["a"].max()), change, lambda: None
+
+
+@idiom(answers=("refused",))
+def refused_file_of_numpy():
+    folder = tempfile.mkdtemp()
+    np.save(folder + "/a.npy", np.ones(2))
+    return lambda x: x * cr.tensor(np.load(folder + "/a.npy")), lambda i: None, lambda: None
+
+
+@idiom(answers=("refused",))
+def refused_path():
+    path = pathlib.Path(__file__)
+    return lambda x: x * len(path.read_text()), lambda i: None, lambda: None
+
+
+@idiom(answers=("refused",))
+def refused_date():
+    return lambda x: x * datetime.datetime.now().year, lambda i: None, lambda: None

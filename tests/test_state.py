@@ -273,3 +273,24 @@ def test_a_failing_step_puts_everything_back() -> None:
     with pytest.raises(KeyError, match="mine"):
         cr.compile(trainer.step)(cr.ones(1))
     assert stateful_programs.describe(trainer, {}, {}) == before
+
+
+def test_a_long_chain_of_objects_is_looked_at_to_its_end() -> None:
+    class Link:
+        def __init__(self, following: Any) -> None:
+            self.following, self.k = following, 1.0
+
+    last = Link(None)
+    first = last
+    for _ in range(500):
+        first = Link(first)
+
+    def step(x: cr.Tensor) -> cr.Tensor:
+        link = first
+        while link.following is not None:
+            link = link.following
+        return x * link.k
+
+    compiled = cr.compile(step)
+    for last.k in (1.0, 2.0, 3.0):
+        assert compiled(cr.ones(1)).item() == last.k

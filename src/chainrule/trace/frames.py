@@ -26,19 +26,12 @@ import numpy as np
 from ..errors import PACKAGE_FOLDER, Origin, find_origin
 
 _STDLIB = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
-# Libraries whose own variables are no state of a step.
+# Libraries whose own variables are no state of a step, and too many to look at.
 _NUMERIC = (
-    "numpy",
-    "jax",
-    "jaxlib",
-    "llvmlite",
-    "scipy",
-    "rich",
-    "safetensors",
-    "threadpoolctl",
-    "ml_dtypes",
-    "torch",
-)
+    "numpy", "jax", "jaxlib", "llvmlite", "scipy", "rich", "safetensors", "threadpoolctl", "ml_dtypes", "torch",
+    "pandas", "polars", "pyarrow", "sklearn", "statsmodels", "matplotlib", "PIL", "IPython", "pytest", "_pytest", "pluggy",
+    "hypothesis", "sympy", "numba", "h5py", "xarray", "networkx", "tensorflow", "torchvision", "tqdm",
+)  # fmt: skip
 _SITE = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")})
 # Modules that read files for the sake of messages, and the machinery of tests and debuggers.
 _SILENT = (
@@ -316,6 +309,11 @@ _PURE = {
     "weakref", "_weakref", "__future__", "collections.abc", "_collections_abc", "pprint", "traceback", "array",
 }  # fmt: skip
 _READING_BUILTINS = {"open", "input"}
+# What libraries call their functions that read files.
+_READING = {
+    "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "read", "readline", "readlines", "read_text", "read_bytes",
+    "read_csv", "recv", "open",
+}  # fmt: skip
 
 
 def is_suspicious(value: Any) -> bool:
@@ -326,12 +324,17 @@ def is_suspicious(value: Any) -> bool:
     if isinstance(value, BuiltinFunctionType | FunctionType | type) and isinstance(module, str):
         top = module.partition(".")[0]
         return (top in sys.stdlib_module_names and module not in _PURE) or value is open or value is input
-    return False
+    module = getattr(type(value), "__module__", None)  # an object of a class of the standard library
+    return (
+        isinstance(module, str)
+        and module.partition(".")[0] in sys.stdlib_module_names
+        and module not in _PURE
+    )
 
 
 def may_read(names: Names) -> bool:
-    """Whether code names a builtin that reads from outside."""
-    return not _READING_BUILTINS.isdisjoint(names.variables)
+    """Whether code names something that reads from outside."""
+    return not (_READING_BUILTINS.isdisjoint(names.variables) and _READING.isdisjoint(names.attributes))
 
 
 class OutsideState:

@@ -155,7 +155,7 @@ def _same_bits(one: Array, other: Array) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.dtype.kind == "O":
-        return all(map(operator.is_, one.flat, other.flat))
+        return all(a is b or (type(a) is type(b) and a == b) for a, b in zip(one.flat, other.flat))
     return bool(np.array_equal(one, other)) or one.tobytes() == other.tobytes()
 
 

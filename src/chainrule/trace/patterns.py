@@ -239,6 +239,19 @@ class Contents(Pattern):
         writer.require(f"type({variable}) is {kind} and same_bits({variable}, {copy})", self, variable)
 
 
+class Numbers(Pattern):
+    """An object of another library that holds an array, such as a table's column: itself, with the same numbers."""
+
+    def __init__(self, value: Any, label: str) -> None:
+        super().__init__(value, label)
+        self._copy = np.array(value)
+
+    def check(self, writer: Writer, variable: str) -> None:
+        """Read as an array each time."""
+        same, copy = f"{variable} is {writer.bind(self.value)}", writer.bind(self._copy)
+        writer.require(f"{same} and same_bits(array({variable}), {copy})", self, variable)
+
+
 class Again(Pattern):
     """What stands at another place already: the two must stay one."""
 

@@ -64,6 +64,8 @@ _OF_MAKING = {
     "__set_name__",
     "__reduce__",
 }
+# Objects in objects that are looked into at once; Python's own stack has an end.
+_DEEPEST = 30
 # What a module of layers keeps for itself.
 _OF_MODULES = {"_kinds", "_parent", "_hooks", "training"}
 
@@ -89,11 +91,13 @@ class Surroundings(Values):
         # Modules that code can reach as objects, by the identity of their spaces.
         self._modules: set[int] = set()
         self._busy = False
+        self._waiting: list[tuple[Any, str]] = []
+        self._depth = 0
 
     # ------------------------------------------------------------------------------- what can be reached
 
     def reach(self, value: Any, label: str) -> None:
-        """Objects that can be looked into further, by the names that code uses."""
+        """Objects that can be looked into further, by the names that code uses; what lies deep is looked at later."""
         if id(value) in self._reached or isinstance(value, PLAIN):
             return
         self.suspicious = self.suspicious or is_suspicious(value)
@@ -101,6 +105,18 @@ class Surroundings(Values):
             return
         self._reached.add(id(value))
         self._held.append(value)
+        self._waiting.append((value, label))
+        if self._depth < _DEEPEST:
+            self._depth += 1
+            try:
+                self._into(*self._waiting.pop())
+                while self._depth == 1 and self._waiting:
+                    self._into(*self._waiting.pop())
+            finally:
+                self._depth -= 1
+
+    def _into(self, value: Any, label: str) -> None:
+        """Look into one object, by its kind."""
         if isinstance(value, types.FunctionType):
             self._function(value)
         elif isinstance(value, types.MethodType):

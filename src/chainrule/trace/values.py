@@ -106,7 +106,7 @@ class Values(ABC):
     def _anchor(self, value: Any, label: str) -> None:
         """Look at a value that cannot be replaced where it is; what is in it can."""
         found = self.look(value, label, None)[0]
-        if not isinstance(found, pt.Same | pt.Plain | pt.Again):
+        if type(found) is not pt.Same and not isinstance(found, pt.Plain | pt.Again):
             self.anchors.append(found)
 
     # ------------------------------------------------------------------------------- values
@@ -159,6 +159,8 @@ class Values(ABC):
         if argument and dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._fields(value, label, key)
         self.reach(value, label)
+        if _has_numbers(value):
+            return pt.Numbers(value, label), value
         return pt.Same(value, label), value
 
     # ------------------------------------------------------------------------------- tensors and arrays
@@ -271,6 +273,11 @@ class Values(ABC):
         hold(value, found.planted)
         self._class(type(value))
         return found, value
+
+
+def _has_numbers(value: Any) -> bool:
+    """Whether an object of another library can be read as an array: what is in it is out of sight otherwise."""
+    return not isinstance(value, type) and hasattr(type(value), "__array__")
 
 
 def _put_back(container: Container) -> None:
