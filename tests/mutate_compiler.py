@@ -38,9 +38,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ["CHAINRULE_CACHE"] = "0"  # machine code is shared by its text only, within this process
-os.environ.setdefault("CHAINRULE_NUM_THREADS", "1")
-
 import chainrule
 import commit_checks  # noqa: F401 - adds its checks
 import memory_checks  # noqa: F401
@@ -467,6 +464,8 @@ _KEPT: list[Any] = []
 
 
 def main() -> int:
+    os.environ["CHAINRULE_CACHE"] = "0"  # machine code is shared by its text only, within this process
+    os.environ.setdefault("CHAINRULE_NUM_THREADS", "1")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

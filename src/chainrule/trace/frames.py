@@ -29,8 +29,8 @@ _STDLIB = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "plats
 # Libraries whose own variables are no state of a step, and too many to look at.
 _NUMERIC = (
     "numpy", "jax", "jaxlib", "llvmlite", "scipy", "rich", "safetensors", "threadpoolctl", "ml_dtypes", "torch",
-    "pandas", "polars", "pyarrow", "sklearn", "statsmodels", "matplotlib", "PIL", "IPython", "pytest", "_pytest", "pluggy",
-    "hypothesis", "sympy", "numba", "h5py", "xarray", "networkx", "tensorflow", "torchvision", "tqdm",
+    "pandas", "polars", "pyarrow", "sklearn", "statsmodels", "matplotlib", "PIL", "IPython", "pytest", "_pytest",
+    "pluggy", "hypothesis", "sympy", "numba", "h5py", "xarray", "networkx", "tensorflow", "torchvision", "tqdm",
 )  # fmt: skip
 _SITE = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")})
 # Modules that read files for the sake of messages, and the machinery of tests and debuggers.
