@@ -7,6 +7,7 @@ Knows Python's objects; knows nothing of tensors.
 from __future__ import annotations
 
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ class _Missing:
 MISSING = _Missing()
 
 
-class Space:
+class Space(ABC):
     """Names and their values, of one owner.
 
     `before`: what there was. `patterns`: what is known of the names that were looked at. `guarded`: those of them that
@@ -54,17 +55,17 @@ class Space:
         """What the user calls a place."""
         return f"{self.label}.{name}" if self.label else name
 
+    @abstractmethod
     def content(self) -> dict[str, Any]:
         """All names and values now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def assign(self, name: str, value: Any) -> None:
         """Put a value there; MISSING takes it away."""
-        raise NotImplementedError
 
+    @abstractmethod
     def source(self, writer: Writer) -> Iterator[tuple[str, str]]:
         """(name, expression) for each guarded name."""
-        raise NotImplementedError
 
     def write(self, writer: Writer) -> None:
         """The lines that guard this space."""
@@ -73,6 +74,7 @@ class Space:
 
     def watch_writes(self, names: Iterable[str]) -> None:
         """Code can write these names; of most spaces every name counts."""
+        del names
 
     def changes(self) -> dict[str, Any]:
         """Names whose value is another one than before or than what was planted, with the value now."""

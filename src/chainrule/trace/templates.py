@@ -9,6 +9,7 @@ Knows tensors and Python's containers; knows nothing of engines.
 from __future__ import annotations
 
 import builtins
+from abc import ABC, abstractmethod
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,12 +31,12 @@ Call = tuple[Any, ...]
 Outputs = Sequence[Array]
 
 
-class Template:
+class Template(ABC):
     """A value of the function, made anew for each call."""
 
+    @abstractmethod
     def build(self, call: Call, outputs: Outputs) -> Any:
         """The value."""
-        raise NotImplementedError
 
     def parts(self) -> Iterator[Template]:
         """The template and those inside it."""
@@ -192,12 +193,12 @@ class Nested(Template):
 # ------------------------------------------------------------------------------------------- effects
 
 
-class Effect:
+class Effect(ABC):
     """Something that a call does besides computing."""
 
+    @abstractmethod
     def prepare(self, call: Call, outputs: Outputs) -> Callable[[], None]:
         """What has to be done, with everything known that is needed: it may be done twice, and does the same."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
