@@ -127,6 +127,31 @@ def test_a_compiled_training_meets_no_more_shapes_than_buckets() -> None:
     assert 1 <= len(compiled) <= 3 and len(run.history) == 3
 
 
+def test_fit_makes_the_batches_that_a_loader_makes(tmp_path: Path) -> None:
+    for options in (
+        {"bucket_by_length": 3},
+        {"bucket_by_length": np.array([16, 40])},
+        {"pad_to_multiple_of": 8},
+    ):
+        runs = []
+        for data, held, more in (
+            (labelled(), 0.25, options),
+            (
+                DataLoader(labelled().split(0.25)[0], 8, shuffle=True, **options),
+                labelled().split(0.25)[1],
+                {},
+            ),
+        ):
+            model = Last()
+            run = cr.fit(
+                model, data, validation=held, batch_size=8, epochs=2, compile=False, progress=False,
+                folder=tmp_path / f"{len(list(tmp_path.iterdir()))}", **more,
+            )  # fmt: skip
+            weights = b"".join(one.numpy().tobytes() for one in model.state_dict().values())
+            runs.append((weights, [one["validation_loss"] for one in run.history]))
+        assert runs[0] == runs[1], options
+
+
 @pytest.mark.usefixtures("ctrl_c_as_usual")
 def test_a_stopped_training_goes_on_with_the_same_batches(tmp_path: Path) -> None:
     class Stop(cr.Callback):
@@ -163,6 +188,19 @@ def test_only_sequences_have_buckets() -> None:
             DataLoader(data, bucket_by_length=2)
     with pytest.raises(ArgumentError, match=r"buckets are for sequences.*Use data.SequenceDataset"):
         DataLoader(cr.data.TextWindows("abc" * 20, 4), bucket_by_length=2)
+    kinds: list[Any] = [
+        (x, np.zeros(4)),
+        cr.data.TextWindows("abc" * 20, 4),
+        DataLoader((x, np.zeros(4))),
+        [(x, x)],
+    ]
+    for one in kinds:
+        for option in ("bucket_by_length", "pad_to_multiple_of"):
+            with pytest.raises(ArgumentError, match=f"{option} is for sequences of different lengths"):
+                cr.fit(nn.Linear(3, 2), one, progress=False, **{option: 2})
+    for buckets in (0, "three", [0, 4]):
+        with pytest.raises(ArgumentError, match="bucket_by_length must be a number of buckets from 1"):
+            cr.fit(Last(), labelled(), bucket_by_length=buckets, progress=False)  # type: ignore[arg-type]
     for wrong in (0, 1.5, True):
         with pytest.raises(ArgumentError, match="pad_to_multiple_of must be a whole number from 1"):
             DataLoader(words([1, 2]), pad_to_multiple_of=wrong)  # type: ignore[arg-type]

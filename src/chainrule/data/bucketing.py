@@ -97,3 +97,17 @@ class BucketSource(DatasetSource):
         """A digest of the data set and of how it is cut into batches; empty where the data set has none."""
         whole = super().fingerprint()
         return hashlib.sha256(f"{whole} {self.bounds}".encode()).hexdigest() if whole else ""
+
+
+def dataset_source(
+    dataset: Dataset, buckets: int | Sequence[int] | None, multiple_of: int | None, *cut: Any
+) -> DatasetSource:
+    """Batches of a data set, of sequences of like length if so many buckets are wanted. cut: as in DatasetSource."""
+    if buckets is None and multiple_of is None:
+        return DatasetSource(dataset, *cut)
+    lengths = dataset.lengths
+    if lengths is None or not len(lengths):
+        return DatasetSource(dataset.padded_to(()), *cut)  # which says what is wrong
+    bounds = padded_lengths(lengths, buckets, multiple_of)
+    padded = dataset.padded_to(bounds)
+    return DatasetSource(padded, *cut) if buckets is None else BucketSource(padded, bounds, *cut)

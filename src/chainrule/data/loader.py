@@ -15,7 +15,7 @@ from ..errors import ArgumentError
 from ..graph import constant
 from ..tensor import Tensor, wrap
 from .arrays import Array, as_arrays, count_rows, map_leaves, named_leaves
-from .bucketing import BucketSource, padded_lengths
+from .bucketing import dataset_source
 from .datasets import AugmentedSource, Dataset, DatasetSource, is_items, read_items
 from .sources import ArraySource, Batch, Source
 from .weights import as_sample_weight
@@ -74,7 +74,7 @@ class DataLoader:
         if isinstance(data, Dataset):
             weights = None if sample_weight is None else as_sample_weight(sample_weight, len(data))
             cut = (batch_size, shuffle, seed, drop_last, weights, num_workers)
-            self._base = _of_dataset(data, bucket_by_length, pad_to_multiple_of, *cut)
+            self._base = dataset_source(data, bucket_by_length, pad_to_multiple_of, *cut)
         elif bucket_by_length is not None or pad_to_multiple_of is not None:
             raise ArgumentError(
                 f"sequences are filled up batch by batch out of a data set; got {type(data).__name__}. Write "
@@ -154,20 +154,6 @@ class DataLoader:
     def __repr__(self) -> str:
         source = self._base
         return f"DataLoader({source.rows} rows in {source.batches} batches of {source.batch_size})"
-
-
-def _of_dataset(
-    dataset: Dataset, buckets: int | Sequence[int] | None, multiple_of: int | None, *cut: Any
-) -> DatasetSource:
-    """Batches of a data set, of sequences of like length if so many buckets are wanted."""
-    if buckets is None and multiple_of is None:
-        return DatasetSource(dataset, *cut)
-    lengths = dataset.lengths
-    if lengths is None or not len(lengths):
-        return DatasetSource(dataset.padded_to(()), *cut)  # which says what is wrong
-    bounds = padded_lengths(lengths, buckets, multiple_of)
-    padded = dataset.padded_to(bounds)
-    return DatasetSource(padded, *cut) if buckets is None else BucketSource(padded, bounds, *cut)
 
 
 def _tensor(array: Array, _: str) -> Tensor:

@@ -37,7 +37,7 @@ from .results import Run
 from .run import RunFolder
 from .signals import TERMINATED, Signals
 from .snapshot import Parts, cells, settle
-from .sources import NO_LOSS, Sources, Weighing, is_pair, make_sources
+from .sources import NO_LOSS, Batching, Sources, Weighing, is_pair, make_sources
 from .step import forget_gradients, make_own_step, make_step
 from .watch import Watch, find_monitor
 
@@ -117,7 +117,8 @@ def _problem_and_sources(model: nn.Module, data: Any, options: Options) -> tuple
     problem = _problem(options)
     makes = functools.partial(
         make_sources, model, data=data, validation=options.validation, batch_size=options.batch_size,
-        seed=options.seed, weighing=Weighing(options.sample_weight, options.class_weight), augment=options.augment,
+        seed=options.seed, weighing=Weighing(options.sample_weight, options.class_weight),
+        batching=Batching(options.augment, options.bucket_by_length, options.pad_to_multiple_of),
     )  # fmt: skip
     if options.step is None or options.loss != DEFAULT_LOSS:
         return problem, makes(problem)
@@ -290,9 +291,9 @@ def _config(setting: Setting) -> dict[str, Any]:
     options = setting.options
     plain = (
         "epochs", "batch_size", "seed", "clip_norm", "clip_value", "accumulate", "patience", "checkpoint_seconds",
-        "checkpoint_steps", "keep_checkpoints", "compile", "audit_every",
+        "checkpoint_steps", "keep_checkpoints", "compile", "audit_every", "pad_to_multiple_of",
     )  # fmt: skip
-    validation = options.validation
+    validation, buckets = options.validation, options.bucket_by_length
     return {
         **{name: getattr(options, name) for name in plain},
         "validation": validation if isinstance(validation, int | float) else name_of(validation),
@@ -302,6 +303,9 @@ def _config(setting: Setting) -> dict[str, Any]:
         "sample_weight": options.sample_weight is not None,
         "step": None if options.step is None else name_of(options.step),
         "augment": None if options.augment is None else repr(as_augmentation(options.augment)),
+        "bucket_by_length": buckets
+        if buckets is None or isinstance(buckets, int)
+        else [int(one) for one in buckets],
         "callbacks": [name_of(one) for one in options.callbacks],
     }
 

@@ -28,7 +28,7 @@ from ..tensor import Tensor
 from ..tensor.random import default_generator
 from .problem import make_problem, tensors_of
 from .snapshot import generators
-from .sources import Weighing, make_sources
+from .sources import Batching, Weighing, make_sources
 from .step import NotFiniteError, Step, make_step, number
 
 # Losses so far are averaged with this share of the past, and the test ends when that is so many times the lowest.
@@ -129,7 +129,7 @@ def find_learning_rate(
     chosen = Adam(model.parameters()) if optimizer is None else optimizer
     problem = make_problem(loss, ())
     with _put_back(model, chosen), single_threaded():
-        sources = make_sources(model, problem, data, None, batch_size, seed, Weighing())
+        sources = make_sources(model, problem, data, None, batch_size, seed, Weighing(), Batching())
         step = make_step(model, problem, chosen)
         model.train()
         chosen.zero_grad()

@@ -61,6 +61,8 @@ def fit(
     audit_every: int | None = None,
     backend: str | None = None,
     augment: Any = None,
+    bucket_by_length: int | Sequence[int] | None = None,
+    pad_to_multiple_of: int | None = None,
     preparation: Any = None,
 ) -> Run:
     """Train `model` on `data` = (X, y), and return a Run with the history.
@@ -109,6 +111,8 @@ def fit(
         is compared with NumPy's, and a difference ends the run with an error that names the operation and your line.
     augment: a random change of the inputs that are trained on, or a list of them (`data.RandomHorizontalFlip()` …): a
         function of (seed, epoch, row). The rows held back stay as they are.
+    bucket_by_length, pad_to_multiple_of: for a `data.SequenceDataset`, as in `data.DataLoader`: batches of sequences of
+        like length, filled up to a few lengths, so that a compiled step meets few shapes.
     preparation: what made the rows out of raw data, such as a `data.Vocabulary`: the run directory keeps it, and
         `run.predict("a text")` uses it. By default that of the data set.
 
@@ -138,7 +142,8 @@ def fit(
         monitor=monitor, restore_best=restore_best, callbacks=as_tuple(callbacks), callback=callback, progress=progress,
         folder=folder, checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps,
         keep_checkpoints=keep_checkpoints, resume=resume, compile=compile, audit_every=audit_every,
-        backend=backend, augment=augment, preparation=preparation,
+        backend=backend, augment=augment, bucket_by_length=bucket_by_length, pad_to_multiple_of=pad_to_multiple_of,
+        preparation=preparation,
     )  # fmt: skip
     options.check(model, data)
     with single_threaded():

@@ -63,6 +63,8 @@ class Options:
     audit_every: int | None
     backend: str | None = None
     augment: Any = None
+    bucket_by_length: Any = None
+    pad_to_multiple_of: int | None = None
     preparation: Any = None
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class Options:
             check_preparation(self.preparation)
         for name in ("epochs", "batch_size", "accumulate", "keep_checkpoints"):
             _check_whole(name, getattr(self, name))
-        for name in ("patience", "checkpoint_steps", "audit_every"):
+        for name in ("patience", "checkpoint_steps", "audit_every", "pad_to_multiple_of"):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name))
         for name in ("clip_norm", "clip_value", "checkpoint_seconds"):

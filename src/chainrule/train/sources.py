@@ -5,7 +5,7 @@ Knows models by the dtype and the outputs that they have; knows nothing of optim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .. import nn
 from ..data.arrays import as_arrays, map_leaves, named_leaves
+from ..data.bucketing import dataset_source
 from ..data.datasets import (
     AugmentedSource,
     Dataset,
@@ -69,6 +70,23 @@ class Weighing(NamedTuple):
     class_weight: Any = None
 
 
+class Batching(NamedTuple):
+    """What is done to batches: a random change of their inputs, and lengths that sequences are filled up to."""
+
+    augment: Any = None
+    bucket_by_length: int | Sequence[int] | None = None
+    pad_to_multiple_of: int | None = None
+
+    def refuse_for(self, data: Any) -> None:
+        """Raise ArgumentError for data that are no sequences of different lengths, if these are to be filled up."""
+        for name in ("bucket_by_length", "pad_to_multiple_of"):
+            if getattr(self, name) is not None:
+                raise ArgumentError(
+                    f"{name} is for sequences of different lengths; got {type(data).__name__}. Give fit a "
+                    f"data.SequenceDataset(sequences, targets), or a DataLoader of one, made with {name}="
+                )
+
+
 def is_source(data: Any) -> bool:
     """Whether the data are batches already: a DataLoader, or anything with its methods."""
     return isinstance(data, Source)
@@ -82,7 +100,7 @@ def make_sources(
     batch_size: int,
     seed: int,
     weighing: Weighing,
-    augment: Any = None,
+    batching: Batching,
 ) -> Sources:
     """What is trained on and what is held back. Faults of arrays are found here, those of batches as they come."""
     preparation = getattr(data, "preparation", None)
@@ -96,16 +114,19 @@ def make_sources(
         validation = parts[1] if len(parts) > 1 else validation
         preparation = parts[0].preparation
         if _is_large(parts[0]):
-            return _from_dataset(model, problem, parts[0], validation, batch_size, seed, weighing, augment)
+            return _from_dataset(model, problem, parts[0], validation, batch_size, seed, weighing, batching)
+        batching.refuse_for(parts[0])
         data = parts[0].arrays()
+    batching.refuse_for(data)
     if not is_pair(data):
-        if augment is not None:
+        if batching.augment is not None:
             raise ArgumentError(
                 "augment goes with arrays (X, y) and data sets; got batches. Write DataLoader(…, augment=…)"
             )
         return _from_batches(model, problem, data, validation, weighing)
     source, held_back, flat = _from_arrays(model, problem, data, validation, batch_size, seed, weighing)
     source.preparation = preparation
+    augment = batching.augment
     changed = source if augment is None else AugmentedSource(source, augment, seed)
     return Sources(changed, held_back, flat)
 
@@ -215,7 +236,7 @@ def _from_dataset(
     batch_size: int,
     seed: int,
     weighing: Weighing,
-    augment: Any,
+    batching: Batching,
 ) -> Sources:
     """Batches of a data set whose rows are made when they are asked for."""
     rule = weighing.class_weight
@@ -225,9 +246,10 @@ def _from_dataset(
         if isinstance(rule, str):
             rule = class_weights(rule, labels, int(labels.max()) + 1).tolist()
     drop = _has_lone_row(model, len(data), batch_size)
-    source: Any = DatasetSource(data, batch_size, seed=seed, drop_last=drop)
-    if augment is not None:
-        source = AugmentedSource(source, augment, seed)
+    lengths = (batching.bucket_by_length, batching.pad_to_multiple_of)
+    source: Any = dataset_source(data, *lengths, batch_size, True, seed, drop)
+    if batching.augment is not None:
+        source = AugmentedSource(source, batching.augment, seed)
     if isinstance(rule, str):
         raise _uncounted()
     training = Prepared(model, problem, source, rule)
