@@ -301,15 +301,20 @@ class Surroundings(Values):
             return
         self._busy = True
         try:
-            if id(frame.f_code) not in self._ran:
-                functions = [
-                    one for one in gc.get_referrers(frame.f_code) if isinstance(one, types.FunctionType)
-                ]
-                self._run(frame.f_code, frame.f_globals, names, users)
-                for one in functions:
-                    self.reach(one, one.__name__)
-                    if users:
-                        self._activate(one)
+            code = frame.f_code
+            if id(code) in self._ran:
+                return
+            if not users:  # of a library's functions only the user's in them matter
+                self._run(code, frame.f_globals, names, False)
+                self._callables([frame.f_locals.get(name) for name in code.co_freevars], code.co_name)
+                return
+            # What a name leads to has been reached before; this walk over all objects is for functions that only a
+            # library knows.
+            functions = [one for one in gc.get_referrers(code) if isinstance(one, types.FunctionType)]
+            self._run(code, frame.f_globals, names, True)
+            for one in functions:
+                self.reach(one, one.__name__)
+                self._activate(one)
         finally:
             self._busy = False
 
