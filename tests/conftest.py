@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import functools
+import subprocess
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,15 +33,34 @@ def one_thread_of_pytorch() -> Iterator[None]:
     rivals.torch.set_num_threads(before)
 
 
-@pytest.fixture
-def ctrl_c_as_usual() -> Iterator[None]:
-    """A shell lets programs in its background ignore Ctrl-C, and the tests too if they run there."""
-    if threading.current_thread() is not threading.main_thread():
+# ------------------------------------------------------------------ no test leaves a process behind
+
+_STARTED: weakref.WeakSet[subprocess.Popen[Any]] = weakref.WeakSet()
+_start = subprocess.Popen.__init__
+
+
+@functools.wraps(_start)
+def _noted(process: subprocess.Popen[Any], *args: Any, **options: Any) -> None:
+    _start(process, *args, **options)
+    _STARTED.add(process)
+
+
+subprocess.Popen.__init__ = _noted  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """What a test has started is over when it ends, or is ended: a training left running slows all that follow."""
+    before = set(_STARTED)
+    try:
         yield
-        return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    finally:
+        left = [process for process in set(_STARTED) - before if process.poll() is None]
+        for process in left:
+            process.kill()
+            process.wait()
+    if left:
+        pytest.fail(f"{item.name} has left a process running: {left[0].args}")
 
 
 # ------------------------------------------------------- comparisons whose package is not installed: one line

@@ -152,7 +152,6 @@ def test_fit_makes_the_batches_that_a_loader_makes(tmp_path: Path) -> None:
         assert runs[0] == runs[1], options
 
 
-@pytest.mark.usefixtures("ctrl_c_as_usual")
 def test_a_stopped_training_goes_on_with_the_same_batches(tmp_path: Path) -> None:
     class Stop(cr.Callback):
         def on_batch_end(self, run: Any, batch: dict[str, float]) -> None:

@@ -257,7 +257,6 @@ def test_early_stopping_and_the_best_weights():
     threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread"
 )
 def test_ctrl_c_is_heard_between_two_stretches(monkeypatch):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     run = stretch.Stretches.run
 
     def interrupted(self, order, most):
@@ -265,10 +264,7 @@ def test_ctrl_c_is_heard_between_two_stretches(monkeypatch):
         return run(self, order, most)
 
     monkeypatch.setattr(stretch.Stretches, "run", interrupted)
-    try:
-        _, got = trained(data=rows(2000), epochs=5)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    _, got = trained(data=rows(2000), epochs=5)
     assert got.state == "interrupted" and not got.history
 
 
@@ -313,24 +309,20 @@ class Stop(Callback):
 )
 @pytest.mark.parametrize("choice", [True, "auto"])
 def test_a_resumed_training_has_the_bits_of_the_unbroken_one(tmp_path, soon, choice):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        wanted, whole = trained(dropped, compile=choice, dtype="float32", epochs=5)
-        for epoch in (1, 3) if choice == "auto" else (2,):
-            folder = tmp_path / f"{choice}{epoch}"
-            options = {
-                "compile": choice,
-                "dtype": "float32",
-                "epochs": 5,
-                "folder": folder,
-                "checkpoint_steps": 3,
-            }
-            _, first = trained(dropped, callbacks=[Stop(epoch)], **options)
-            assert first.state == "interrupted"
-            got, run = trained(dropped, resume=True, **options)
-            assert got.tobytes() == wanted.tobytes() and history(run) == history(whole)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    wanted, whole = trained(dropped, compile=choice, dtype="float32", epochs=5)
+    for epoch in (1, 3) if choice == "auto" else (2,):
+        folder = tmp_path / f"{choice}{epoch}"
+        options = {
+            "compile": choice,
+            "dtype": "float32",
+            "epochs": 5,
+            "folder": folder,
+            "checkpoint_steps": 3,
+        }
+        _, first = trained(dropped, callbacks=[Stop(epoch)], **options)
+        assert first.state == "interrupted"
+        got, run = trained(dropped, resume=True, **options)
+        assert got.tobytes() == wanted.tobytes() and history(run) == history(whole)
 
 
 def test_a_training_goes_on_as_it_was_run(tmp_path, monkeypatch):

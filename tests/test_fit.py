@@ -13,8 +13,6 @@ from chainrule.data.sources import epoch_order
 from chainrule.errors import ArgumentError, DataError, ShapeError
 from chainrule.train import fit
 
-pytestmark = pytest.mark.usefixtures("ctrl_c_as_usual")
-
 
 def blobs(rows=120, classes=3, seed=0):
     """Points around the corners of a triangle."""

@@ -20,8 +20,6 @@ from chainrule.data.loader import DataLoader
 from chainrule.errors import ArgumentError, RunError
 from chainrule.train import Callback, fit, load_run
 
-pytestmark = pytest.mark.usefixtures("ctrl_c_as_usual")
-
 
 def rows(count=70):
     generator = np.random.default_rng(0)
@@ -600,7 +598,6 @@ class Tell(Callback):
         if batch["step"] >= 5:
             threading.Event().wait({pause})
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
 wanted, run = trained({folder!r}, callbacks=[Tell()], epochs=2, checkpoint_seconds=None)
 print(run, run.predict(rows()[0]).shape)
 """
