@@ -37,6 +37,8 @@ _TEMPORARY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}\.part")
 _LARGEST = 256 << 20
 # Seconds after which a file that was not renamed belongs to a process that was killed.
 _ABANDONED = 3600
+# Bytes that this process may still write to a folder before it counts again what lies there, by device and inode.
+_ALLOWED: dict[tuple[int, int], int] = {}
 # Relative paths that a warning has named.
 _REPORTED: set[str] = set()
 _DIGEST = hashlib.sha256
@@ -127,7 +129,12 @@ def store(key: str, code: bytes) -> None:
         except OSError:
             place.unlink(temporary)
             raise
-        _cut(place)
+        status = place.status()
+        identity = (status.st_dev, status.st_ino)
+        _ALLOWED[identity] = _ALLOWED.get(identity, 0) - len(code)
+        if _ALLOWED[identity] < 0:
+            # Others write there too: an eighth of what is free is written unseen.
+            _ALLOWED[identity] = max(0, _LARGEST - _cut(place)) // 8
 
 
 def _opened(make: bool) -> Folder:
@@ -163,8 +170,11 @@ def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _cut(place: Folder) -> None:
-    """Let the oldest files go if there are too many bytes, and what was left half written long ago; ours alone."""
+def _cut(place: Folder) -> int:
+    """Let the oldest files go if there are too many bytes, and what was left half written long ago; ours alone.
+
+    Returns how many bytes there are then.
+    """
     files = []
     for name in place.names():
         whole = _CODE.fullmatch(name)
@@ -180,10 +190,11 @@ def _cut(place: Folder) -> None:
                 place.unlink(name)
     total = sum(size for _, size, _ in files)
     if total <= _LARGEST:
-        return
+        return total
     for _, size, name in sorted(files):
         with contextlib.suppress(OSError):
             place.unlink(name)
         total -= size
         if total <= _LARGEST * 3 // 4:
-            return
+            break
+    return total
