@@ -56,8 +56,9 @@ NO_CODE = {
     "__str__", "_print", "_expression", "_print_contraction", "stages", "_dump", "__repr__", "PASSES", "STAGES",
     "__all__", "Statement", "Number", "Atom", "Position", "Reader", "Part", "Axes", "Seen",
 }  # fmt: skip
-#: Seconds of processor time, and of the clock, after which a faulty process is ended: it counts as found.
-_SECONDS, _CLOCK = 60, 300
+#: A faulty process is ended, and counts as found, after so many times what its checks take, and these seconds more: of
+#: processor time, and of the clock.
+_TIMES, _SECONDS, _CLOCK = 3, 20, 120
 #: Seconds of checks that are run together, first those that are close to the module and find most in little time.
 _BUDGET = 5.0
 #: Beginnings of the names of checks that are likely to find what is wrong with a module.
@@ -386,15 +387,17 @@ def run_checks(names: list[str], results: int) -> None:
     os._exit(0)
 
 
-def killer_of(mutant: Mutant | None, names: list[str]) -> tuple[str, str]:
-    """(the check that fails, how); ("", "") if none does."""
+def killer_of(mutant: Mutant | None, names: list[str], seconds: dict[str, float]) -> tuple[str, str]:
+    """(the check that fails, how); ("", "") if none does. seconds: how long each check takes."""
+    usual = _TIMES * sum(seconds[name] for name in names)
+    most = int(usual + _SECONDS)
     reading, writing = os.pipe()
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         os.close(reading)
         os.setsid()
-        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
         quiet = os.open(os.devnull, os.O_WRONLY)
@@ -409,7 +412,7 @@ def killer_of(mutant: Mutant | None, names: list[str]) -> tuple[str, str]:
         run_checks(names, writing)
     os.close(writing)
     with open(reading, "rb") as pipe:
-        ready, _, _ = select.select([pipe], [], [], _CLOCK)
+        ready, _, _ = select.select([pipe], [], [], 2 * usual + _CLOCK)
         told = pipe.read() if ready else b""
     if not ready:
         with contextlib.suppress(ProcessLookupError):
@@ -503,7 +506,7 @@ def main() -> int:
         reached, seconds = reached_by()
     total = sum(seconds.values())
     print(f"{len(CHECKS)} checks in {total:.1f} s; {len(mutants)} faults", flush=True)
-    failed = killer_of(None, list(CHECKS))
+    failed = killer_of(None, list(CHECKS), seconds)
     if failed != ("", ""):
         print(f"the checks fail without any fault, so a find would mean nothing: {failed}")
         return 1
@@ -529,7 +532,8 @@ def _count(
         quick = _within(names, seconds, _BUDGET)
         rest = [] if hasty else [one for one in names if one not in quick]
         name, how = next(
-            (found for some in (quick, rest) if some and (found := killer_of(mutant, some))[0]), ("", "")
+            (found for some in (quick, rest) if some and (found := killer_of(mutant, some, seconds))[0]),
+            ("", ""),
         )
         finds[name] += 1
         if not name or name == "install":

@@ -37,11 +37,10 @@ HAND_MADE: list[tuple[str, str, str, str]] = [
     ),
     ("compiler.orders", "_Orders._neighbours", "=node not in self.fixed or node.inputs", "=True"),
     ("compiler.fuse", "_decide", "operands |= _operands_of_wholes(nodes)", ""),
-    ("runtime.served", "Served.serves", "=held is None or held.requires_grad", "=held is None"),
     ("compiler.orders", "_row_major", "=moved == sorted(moved)", "=len(moved) < 3"),
     ("compiler.merge", "_joined", "=statement.index.substitute(here)", "=Index.of(one.variable)"),
     ("compiler.merge", "_fits", "=(Index.of(one.variable), first.accesses)", "=(Index.of(one.variable), [])"),
-    ("compiler.known", "name_of", "=_sources(), ", "="),
+    ("compiler.known", "name_of", "=sources, *target()", "=*target()"),
 ]
 
 REASONS = {
@@ -73,10 +72,6 @@ SURVIVORS: dict[str, tuple[str, str]] = {
     "compiler.merge._joined: by hand: statement.index.substitute(here) → Index.of(one.variable)": (
         "equal",
         "`_fits` lets nests be joined only if each store stands at the loop's own variable",
-    ),
-    "runtime.served.Served.serves: by hand: held is None or held.requires_grad → held is None": (
-        "never",
-        "a call that the quick key refuses is found by the slow key as well, which does not look at it either",
     ),
     "compiler.__init__.Compilation._written: without self.known.entry != emitted.entry": (
         "never",

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from ..dtypes import as_dtype
 from ..elsewhere import checked_constructor, explain_misfit, module_advice
-from ..errors import ArgumentError, DtypeError, ShapeError
+from ..errors import ArgumentError, DtypeError, GradientError, ShapeError
 from ..graph import Cell, constant, scope
 from ..ops import NUMPY
 from ..structure import BORN, bump_structure
@@ -534,9 +534,14 @@ def _as_buffer(tensor: Any) -> Tensor:
     """A tensor that stands on a cell, so that layers can write it."""
     if not isinstance(tensor, Tensor):
         raise ArgumentError(f"a buffer must be a Tensor; got {type(tensor).__name__}. Use cr.tensor(…)")
-    if (
-        tensor.cell is not None or tensor.node.value is None
-    ):  # a traced one gets its cell when the step has run
+    if tensor.cell is not None:
+        return tensor
+    if tensor.requires_grad:
+        raise GradientError(
+            f"a buffer keeps numbers, not what they were computed from; got {tensor.dtype}{tensor.shape} that requires "
+            "grad. Write .detach() behind it, or compute it under cr.no_grad()"
+        )
+    if tensor.node.value is None:  # a traced one gets its cell when the step has run
         return tensor
     return of_cell(Cell(tensor.numpy(), kind="buffer"))
 
