@@ -8,7 +8,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn
-from chainrule.errors import ArgumentError, BoundsError, DtypeError, ShapeError
+from chainrule.errors import ArgumentError, BoundsError, DtypeError, GradientError, ShapeError
 from chainrule.graph import topological
 from chainrule.structure import structure_version
 
@@ -326,3 +326,32 @@ def test_what_is_learnt_or_saved_is_not_lost_by_an_assignment(name, value, words
 def test_a_class_in_place_of_a_layer():
     with pytest.raises(ArgumentError, match=r"got the class ReLU\. Write ReLU\(\)"):
         nn.Sequential(nn.Linear(1, 1), nn.ReLU)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_buffer_keeps_no_graph(compiled):
+    """Eager and compiled steps refuse it alike; what was detached is state in both."""
+
+    class Follow(nn.Module):
+        def __init__(self, cut):
+            self.weight = nn.Parameter(cr.tensor([1.0, 2.0]))
+            self.register_buffer("mean", cr.zeros(2))
+            self.cut = cut
+
+        def forward(self, x):
+            moved = self.mean * 0.5 + x * self.weight
+            self.mean = moved.detach() if self.cut else moved
+            return self.mean.sum() + moved.sum()
+
+    def step_of(model):
+        return cr.compile(lambda x: model(x)) if compiled else model
+
+    wrong = Follow(False)
+    with pytest.raises(GradientError, match=r"a buffer keeps numbers.*\.detach\(\).*test_nn\.py"):
+        step_of(wrong)(cr.ones(2))
+    assert wrong.mean.tolist() == [0.0, 0.0]
+    right = Follow(True)
+    step = step_of(right)
+    for _ in range(3):
+        step(cr.ones(2))
+    assert right.mean.tolist() == [1.75, 3.5] and right.mean.cell.kind == "buffer"
