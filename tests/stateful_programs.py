@@ -463,7 +463,10 @@ def describe(value: Any, known: dict[int, int], held: dict[int, Any], depth: int
     if isinstance(value, cr.Tensor):
         number = known.setdefault(id(value), len(known))
         held[id(value)] = value
-        grad = None if value.grad is None else value.grad.numpy().tolist()
+        try:
+            grad = None if value.grad is None else value.grad.numpy().tolist()
+        except cr.GradientError:  # a result says that it has none, where it is not kept as well
+            grad = None
         numbers = value.detach().numpy().tolist()
         # What a compiled step has kept has no history, so only leaves can be asked for theirs.
         return ("tensor", number, value.dtype.name, numbers, grad, value.requires_grad and value.is_leaf)

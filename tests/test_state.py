@@ -294,3 +294,36 @@ def test_a_long_chain_of_objects_is_looked_at_to_its_end() -> None:
     compiled = cr.compile(step)
     for last.k in (1.0, 2.0, 3.0):
         assert compiled(cr.ones(1)).item() == last.k
+
+
+def test_gradients_of_what_is_returned_and_kept() -> None:
+    """What is kept has its gradient, wherever else it goes; what is only returned says that it has none."""
+    w = cr.tensor([1.0, 2.0], requires_grad=True)
+
+    class Box:
+        kept: Any = None
+        nested: Any = None
+
+    def make(box: Box) -> Any:
+        def step(x: Any) -> Any:
+            h = x * w
+            box.nested = {"h": [h]}
+            square = box.kept = h * h
+            loss = square.sum()
+            loss.backward()
+            return box.nested, square, loss, h.grad
+
+        return step
+
+    plain, compiled = Box(), Box()
+    eager, native = make(plain), cr.compile(make(compiled))
+    for _ in range(3):
+        wanted, got = eager(cr.ones(2)), native(cr.ones(2))
+        assert got[0] is compiled.nested and got[1] is compiled.kept
+        for one, other in ((wanted[0]["h"][0], got[0]["h"][0]), (wanted[1], got[1])):
+            assert one.grad.tolist() == other.grad.tolist()
+        assert wanted[3].tolist() == got[3].tolist()
+        with pytest.raises(cr.GradientError, match=r"return y, y\.grad"):
+            _ = got[2].grad
+        got[2].grad = None
+        assert got[2].grad is None

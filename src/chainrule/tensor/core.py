@@ -45,7 +45,8 @@ class Tensor(Operators):
     tensor([2., 4.])
     """
 
-    __slots__ = ("__weakref__", "_cell", "_grad", "_node")
+    # _lost is set on what a compiled step returns whose gradient it has computed and not kept.
+    __slots__ = ("__weakref__", "_cell", "_grad", "_lost", "_node")
     __array_priority__ = 100
 
     def __init__(self, data: Any, dtype: DTypeLike | None = None, requires_grad: bool = False) -> None:
@@ -167,8 +168,17 @@ class Tensor(Operators):
 
     @property
     def grad(self) -> Tensor | None:
-        """∂(what `backward` was called on)/∂(this), in this tensor's shape; None before. Calls add up."""
+        """∂(what `backward` was called on)/∂(this), in this tensor's shape; None before. Calls add up.
+
+        Raises GradientError for the result of a compiled step that has called `backward`: only what it keeps in
+        places of the user's has its gradient outside.
+        """
         if self._cell is None:
+            if self._grad is None and getattr(self, "_lost", False):
+                raise GradientError(
+                    "a compiled step leaves the gradients of its results inside; got .grad of one. Return it from the "
+                    "step beside the result (return y, y.grad), or set .grad = None here"
+                )
             return self._grad
         if state.trace is not None:
             node = state.trace.read_grad(self._cell)
@@ -187,6 +197,7 @@ class Tensor(Operators):
             )
         if self._cell is None:
             self._grad = value
+            self._lost = False
         elif state.trace is not None:
             state.trace.write_grad(self._cell, None if value is None else value.node)
         else:

@@ -81,8 +81,11 @@ class Recipes:
         if isinstance(value, PLAIN):
             return Constant(value)
         if id(value) in self._made:
-            self._made[id(value)][1].shared = self.shares = True
-            return self._made[id(value)][1]
+            once = self._made[id(value)][1]
+            once.shared = self.shares = True
+            if self._outliving:
+                self._take_gradients(once)
+            return once
         if isinstance(value, Tensor):
             return self._once(value, self._tensor(value))
         pattern = self._around.pattern_of(value)
@@ -101,6 +104,13 @@ class Recipes:
             return self._once(value, self._nested(value))
         finally:
             self._making.pop()
+
+    def _take_gradients(self, made: Once) -> None:
+        """What is returned and kept as well has its gradient wherever it is found."""
+        values = {id(once): value for value, once in self._made.values()}
+        for once in made.parts():
+            if isinstance(once, Once) and isinstance(once.inner, Result):
+                once.inner = self._result(values[id(once)])
 
     def _once(self, value: Any, made: Template) -> Template:
         if isinstance(made, Constant | Found):
@@ -144,7 +154,8 @@ class Recipes:
         if value._grad is not None and self._outliving:
             self._known.add(id(value._grad))
             gradient = self._output(value._grad.node)
-        return Result(self._output(node), WITHOUT_GRAPH if node.requires_grad else NO_ATTRIBUTES, gradient)
+        marks = WITHOUT_GRAPH if node.requires_grad else NO_ATTRIBUTES
+        return Result(self._output(node), marks, gradient, value._grad is not None and gradient is None)
 
     def _leaf(self, value: Tensor) -> LeafResult:
         cell = value._cell

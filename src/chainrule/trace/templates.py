@@ -56,15 +56,18 @@ class Constant(Template):
 
 @dataclass(frozen=True)
 class Result(Template):
-    """A tensor: output number `index` of the graph."""
+    """A tensor: output number `index` of the graph. lost: it has had a gradient, which is no output."""
 
     index: int
     marks: Marks
     gradient: int | None = None
+    lost: bool = False
 
     def build(self, call: Call, outputs: Outputs) -> Any:
         """A tensor without a history."""
         made = wrap(Node(CONSTANT, (), self.marks, outputs[self.index]))
+        if self.lost:
+            made._lost = True
         if self.gradient is not None:
             made.grad = wrap(Node(CONSTANT, value=outputs[self.gradient]))
         return made
