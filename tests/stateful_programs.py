@@ -387,7 +387,7 @@ class Writer:
             f"m.noise = [{self.value()}]",
             "GL[0] = GL[1]",
             f"Base.rate = {self.value()}",
-            "o.__class__ = Derived",
+            self.one(["o.__class__ = Derived", "q.__class__ = Base", "o.sub.__class__ = Derived"]),
             f"vars(o)['k'] = {self.value()}",
             f"o.__dict__.update(k={self.value()}, fresh=1)",
             "del o.made" if self.random.random() < 0.5 else "pass",

@@ -198,6 +198,11 @@ class Module:
     # ------------------------------------------------------------------------------- registration
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("__class__", "__dict__"):
+            before = getattr(self, name)
+            object.__setattr__(self, name, value)
+            bump_structure(self, f"{self.path or type(self).__name__}.{name}", before, value)
+            return
         kind = self._kinds.get(name)
         if isinstance(value, Parameter):
             kind = "parameter"

@@ -6,6 +6,7 @@ Knows Python's objects; knows nothing of tensors.
 
 from __future__ import annotations
 
+import abc
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -146,14 +147,17 @@ class Variables(Space):
         write_names(self, writer, self.owner, writer.bind(self.owner))
 
 
+def counts(owner: Any) -> bool:
+    """Whether an object counts each write of an attribute of its own."""
+    return any(is_own_module(one.__module__) and "__setattr__" in vars(one) for one in type(owner).__mro__)
+
+
 class Attributes(Space):
     """What stands in an object's own dict."""
 
     def __init__(self, owner: Any, label: str) -> None:
         # A module or an optimizer counts the writes of its attributes, and whoever relies on them looks at the count.
-        self.counted = any(
-            is_own_module(one.__module__) and "__setattr__" in vars(one) for one in type(owner).__mro__
-        )
+        self.counted = counts(owner)
         self._space: dict[str, Any] = vars(owner)
         super().__init__(owner, label)
 
@@ -309,6 +313,44 @@ class ClassAttributes(Space):
         """A name that is new in a class may hide one of its bases."""
         super().write(writer)
         write_names(self, writer, vars(self.owner), writer.bind(vars(self.owner)))
+
+
+class Kind(Space):
+    """What an object is an instance of, and what a class is derived from: Python lets both be changed."""
+
+    def __init__(self, owner: Any, label: str) -> None:
+        self.name = "__bases__" if isinstance(owner, type) else "__class__"
+        super().__init__(owner, label)
+
+    def content(self) -> dict[str, Any]:
+        """The class, or the bases."""
+        return {self.name: getattr(self.owner, self.name) if self.name == "__bases__" else type(self.owner)}
+
+    def assign(self, name: str, value: Any) -> None:
+        """Past the class's own __setattr__."""
+        (type if name == "__bases__" else object).__setattr__(self.owner, name, value)
+
+    def source(self, writer: Writer) -> Iterator[tuple[str, str]]:
+        """Asked for without the class's own `__class__`, which may say something else."""
+        owner = writer.bind(self.owner)
+        for name in self.guarded:
+            yield name, f"{owner}.__bases__" if name == "__bases__" else f"type({owner})"
+
+
+class Registrations(Space):
+    """How often a class was registered with an abstract one: each time, `isinstance` may answer otherwise."""
+
+    def content(self) -> dict[str, Any]:
+        """Python's own count of them, for all abstract classes together."""
+        return {"": abc.get_cache_token()}
+
+    def assign(self, name: str, value: Any) -> None:
+        """What was registered stays."""
+
+    def source(self, writer: Writer) -> Iterator[tuple[str, str]]:
+        """Asked for."""
+        for name in self.guarded:
+            yield name, f"{writer.bind(abc.get_cache_token)}()"
 
 
 OF_PYTHON = {

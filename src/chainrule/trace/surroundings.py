@@ -8,6 +8,7 @@ Knows Python's objects, tensors and patterns; knows nothing of graphs and of eng
 
 from __future__ import annotations
 
+import abc
 import dis
 import functools
 import gc
@@ -45,9 +46,12 @@ from .spaces import (
     Closure,
     Context,
     Defaults,
+    Kind,
+    Registrations,
     Slots,
     Space,
     Variables,
+    counts,
     slots_of,
 )
 from .templates import Assign, Effect
@@ -178,6 +182,13 @@ class Surroundings(Values):
     def _owner(self, value: Any, label: str) -> None:
         self._spaces_of(value, label)
         self._class(type(value))
+        # Layers and optimizers count that as they count every attribute; nobody can change a class written in C.
+        if is_user_module(type(value).__module__) and not counts(value):
+            self._kind(value, label)
+
+    def _kind(self, value: Any, label: str) -> None:
+        space = self._space(Kind, value, label)
+        space.patterns = {name: pt.Same(held, space.name_of(name)) for name, held in space.before.items()}
 
     def _spaces_of(self, value: Any, label: str) -> None:
         if isinstance(getattr(value, "__dict__", None), dict):
@@ -192,6 +203,9 @@ class Surroundings(Values):
         for base in kind.__mro__:
             if is_user_module(base.__module__):
                 space = self._space(ClassAttributes, base, base.__name__)
+                self._kind(base, base.__name__)
+                if isinstance(base, abc.ABCMeta):
+                    self._watch(self._space(Registrations, abc.ABCMeta, "registered classes"), "")
                 for name, value in space.before.items():
                     special = (called or name.startswith("__")) and isinstance(value, types.FunctionType)
                     if special and (made or name not in _OF_MAKING):
