@@ -15,11 +15,14 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CompileError
 from ..locks import COMPILING, LLVM, lock
 from . import cache
+from .assembler import assemble, prepare, target_machine
+from .parts import compile_parts, cut, join, separate
 from .product import Registers
 
 # LLVM's level 2: level 3 takes twice as long for loops like ours.
@@ -38,9 +41,7 @@ def available() -> bool:
 def _binding() -> Any:
     """llvmlite's binding, ready for this processor."""
     binding = importlib.import_module("llvmlite.binding")
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    binding.initialize_native_asmparser()  # for the word that tells the processor that a loop waits
+    prepare(binding)
     # llvmlite's own lock, which every call of it holds: a child must not find it held by a thread it does not have.
     held = getattr(getattr(importlib.import_module("llvmlite.binding.ffi").lib, "_lock", None), "_lock", None)
     if hasattr(held, "acquire"):
@@ -92,7 +93,7 @@ def key_of(text: str) -> str:
 def _kept(key: str, entry: str) -> Any:
     """An engine with the code on the disk; None if there is none with this entry."""
     code = cache.load(key)
-    if code is None or not _is_object(code):
+    if code is None or not all(map(_is_object, separate(code))):
         return None
     engine = _engine(code)
     return engine if engine.get_function_address(entry) else None
@@ -113,45 +114,28 @@ def _is_object(code: bytes) -> bool:
 
 
 def _engine(code: bytes) -> Any:
-    """What runs an object file."""
+    """What runs the object files of a module."""
     binding = _binding()
     # An empty module: the code is there already. The engine owns it and the target machine.
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_machine())
-    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    for one in separate(code):
+        engine.add_object_file(binding.ObjectFileRef.from_data(one))
     engine.finalize_object()
     return engine
 
 
 def _compiled(text: str) -> bytes:
-    """The object file that LLVM makes of a module."""
+    """The object files that LLVM makes of a module, as one file."""
     binding = _binding()
-    machine = _target_machine()
-    try:
-        # A context of its own: what the module names is forgotten with it.
-        module = binding.parse_assembly(text, binding.create_context())
-        module.verify()
-    except RuntimeError as failure:
-        raise CompileError(f"LLVM refuses the generated code: {failure}. Please report this") from failure
-    module.triple = machine.triple
-    module.data_layout = str(machine.target_data)
-    options = binding.create_pipeline_tuning_options(_SPEED_LEVEL)
-    options.loop_vectorization = True
-    options.loop_interleaving = True
-    passes = binding.create_pass_builder(machine, options)
-    manager = passes.getModulePassManager()
-    manager.run(module, passes)
-    _dispose(manager)
-    code: bytes = machine.emit_object(module)
-    return code
 
+    def here(part: str) -> bytes:
+        try:
+            return assemble(binding, part, _target_machine(), _SPEED_LEVEL)
+        except RuntimeError as failure:
+            raise CompileError(f"LLVM refuses the generated code: {failure}. Please report this") from failure
 
-def _dispose(manager: Any) -> None:
-    """Free a pass manager. llvmlite's own way finds an empty method first (50 KB stay for every module, 0.50.0)."""
-    for kind in type(manager).__mro__:
-        if "_dispose" in vars(kind) and kind.__name__ != "ObjectRef":
-            kind._dispose(manager)  # type: ignore[attr-defined]
-            manager.detach()
-            return
+    options = [*_processor(), str(_SPEED_LEVEL)]
+    return join(compile_parts(cut(text), here, options, Path(binding.__file__).parent.parent.parent))
 
 
 @functools.cache
@@ -183,9 +167,7 @@ def _processor() -> tuple[str, str]:
 
 def _target_machine() -> Any:
     """A new description of this processor."""
-    name, features = _processor()
-    target = _binding().Target.from_default_triple()
-    return target.create_target_machine(cpu=name, features=features, opt=_SPEED_LEVEL, jit=True)
+    return target_machine(_binding(), *_processor(), _SPEED_LEVEL)
 
 
 _natives: weakref.WeakValueDictionary[str, Native] = weakref.WeakValueDictionary()
