@@ -484,6 +484,12 @@ def main() -> int:
         "--hasty", action="store_true", help="give a fault up after the checks that are likely"
     )
     parser.add_argument(
+        "--seconds",
+        type=float,
+        default=_BUDGET,
+        help="of likely checks for each fault; with --hasty these alone",
+    )
+    parser.add_argument(
         "--only", type=Path, help="a file with the names of faults, one in a line: only those"
     )
     chosen = parser.parse_args()
@@ -510,11 +516,16 @@ def main() -> int:
     if failed != ("", ""):
         print(f"the checks fail without any fault, so a find would mean nothing: {failed}")
         return 1
-    return _count(mutants, reached, seconds, chosen.verbose, chosen.hasty)
+    return _count(mutants, reached, seconds, chosen.verbose, chosen.hasty, chosen.seconds)
 
 
 def _count(
-    mutants: list[Mutant], reached: dict[str, Any], seconds: dict[str, float], verbose: bool, hasty: bool
+    mutants: list[Mutant],
+    reached: dict[str, Any],
+    seconds: dict[str, float],
+    verbose: bool,
+    hasty: bool,
+    budget: float,
 ) -> int:
     finds: Counter[str] = Counter()
     survivors: list[Mutant] = []
@@ -529,7 +540,7 @@ def _count(
             names = everything
         words = CLOSE.get(stem, ())
         names.sort(key=lambda one: (not one.startswith(words), (seconds[one] + 0.02) / (1 + finds[one])))
-        quick = _within(names, seconds, _BUDGET)
+        quick = _within(names, seconds, budget)
         rest = [] if hasty else [one for one in names if one not in quick]
         name, how = next(
             (found for some in (quick, rest) if some and (found := killer_of(mutant, some, seconds))[0]),
