@@ -44,6 +44,9 @@ _SILENT = (
     "contextlib.py",
 )
 
+# Modules of the standard library that came with the interpreter itself, and only compute.
+_MACHINERY = ("<frozen importlib", "<frozen zipimport", "<frozen abc", "<frozen codecs", "<frozen runpy")
+
 _LOADS = {"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR", "IMPORT_FROM"}
 _GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"}
 _VARIABLES = {
@@ -208,7 +211,7 @@ class Observer:
         code = frame.f_code
         file = code.co_filename
         kind = 0
-        if not file.startswith((PACKAGE_FOLDER, "<frozen ")) and not file.endswith(_SILENT):
+        if not file.startswith((PACKAGE_FOLDER, *_MACHINERY)) and not file.endswith(_SILENT):
             kind = 2 if is_user_code(code, frame.f_globals) else 1
         self._kinds[id(code)] = kind
         self._codes.append(code)
@@ -274,6 +277,31 @@ def find_origin_of(frame: FrameType | None) -> Origin | None:
 
 _CLOCK = "Read it before the step and pass it as an argument"
 _RANDOM = "Use chainrule's random functions, or draw before the step and pass the numbers as an argument"
+_OUTSIDE = "Do it before the step or behind it, with what the step returns"
+# What asks for no state that can change, or changes what is compared at each call.
+_OF_THE_PROCESS = {"fspath", "getpid", "_path_normpath", "putenv", "unsetenv", "cpu_count"}
+# Modules whose objects, written in C, are compared, only compute, or are refused by other rules.
+_IN_C = {
+    "builtins", "collections", "re", "_sre", "decimal", "fractions", "datetime", "array", "itertools", "functools",
+    "operator", "_operator", "weakref", "_weakref", "_weakrefset", "_thread", "threading", "contextvars",
+    "_contextvars", "_struct", "struct", "types", "typing", "math", "random", "_random", "_io", "io", "abc", "_abc",
+    "ctypes", "_ctypes", "enum", "uuid", "ast", "_ast", "string", "unicodedata", "time", "dataclasses", "copy",
+}  # fmt: skip
+_STATEFUL = {
+    "_csv",
+    "_queue",
+    "sqlite3",
+    "zlib",
+    "_bz2",
+    "_lzma",
+    "mmap",
+    "select",
+    "_pickle",
+    "_ssl",
+    "_hashlib",
+}
+# The flag of types that are made while Python runs (CPython's Py_TPFLAGS_HEAPTYPE).
+_HEAP_TYPE = 1 << 9
 _FILE = "Read before the step and pass a tensor; print(…) is delivered after the call, other output belongs behind it"
 
 
@@ -286,7 +314,7 @@ def _impure(function: Any) -> tuple[str, str] | None:
         return None
     if module == "time" or (name in ("now", "utcnow", "today") and isinstance(owner, type)):
         return f"it reads the clock ({name})", _CLOCK
-    if module in ("posix", "nt") and name not in ("fspath", "getpid", "_path_normpath"):
+    if module in ("posix", "nt", "_signal", "gc") and name not in _OF_THE_PROCESS:
         if "random" in name:
             return f"it draws random numbers of the operating system ({name})", _RANDOM
         return f"it asks the operating system ({name})", _FILE
@@ -298,6 +326,14 @@ def _impure(function: Any) -> tuple[str, str] | None:
         or function is input
     ):
         return f"it reads or writes a file ({name})", _FILE
+    kind = type(owner)
+    if not kind.__flags__ & _HEAP_TYPE or kind.__module__ in _STATEFUL:
+        top = kind.__module__.partition(".")[0]
+        if top in sys.stdlib_module_names and kind.__module__ not in _IN_C:
+            return (
+                f"it works with a {kind.__module__}.{kind.__name__} ({name}), whose state nobody can see",
+                _OUTSIDE,
+            )
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import contextvars
 import gc
 import inspect
 from collections.abc import Callable, Iterator
@@ -138,7 +139,12 @@ def _impure(what: str, origin: Any, cure: str = "") -> TraceError:
     return TraceError(f"a compiled step does the same at each call; {what}. {cure}", origin)
 
 
-def _trace(
+def _trace(*given: Any) -> Traced:
+    """One recording. What it sets of context variables goes with the copy of the context that it runs in."""
+    return contextvars.copy_context().run(_record, *given)
+
+
+def _record(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     keywords: dict[str, Any],
@@ -191,7 +197,7 @@ def _trace(
     graph.inputs = tuple(inputs)
     cells = {cell: (cell.type, cell.requires_grad) for cell, _ in (*tracing.reads, *writes)}
     none = {cell: none for cell, none in tracing.grad_was_none.items() if cell not in tracing.local}
-    around.guard(effects)
+    around.guard()
     guards = Guards(
         *arguments,
         around.spaces,

@@ -337,6 +337,27 @@ class Kind(Space):
             yield name, f"{owner}.__bases__" if name == "__bases__" else f"type({owner})"
 
 
+class Cached(Space):
+    """What a function keeps that remembers its results: nobody can look at it, but see when all was forgotten."""
+
+    def content(self) -> dict[str, Any]:
+        """Nothing that could be put back."""
+        return {}
+
+    def assign(self, name: str, value: Any) -> None:
+        """What is remembered stays."""
+
+    def source(self, writer: Writer) -> Iterator[tuple[str, str]]:
+        """No names."""
+        yield from ()
+
+    def write(self, writer: Writer) -> None:
+        """As often as now the function has run; it starts from 0 when all is forgotten."""
+        ran = writer.bind(self.owner.cache_info)
+        condition = f"names.misses >= {self.owner.cache_info().misses}"
+        writer.names_of(f"{ran}()", condition, f"what {self.label} remembers")
+
+
 class Registrations(Space):
     """How often a class was registered with an abstract one: each time, `isinstance` may answer otherwise."""
 

@@ -42,6 +42,7 @@ from .spaces import (
     MISSING,
     OF_PYTHON,
     Attributes,
+    Cached,
     ClassAttributes,
     Closure,
     Context,
@@ -54,7 +55,6 @@ from .spaces import (
     counts,
     slots_of,
 )
-from .templates import Assign, Effect
 from .values import Values
 
 _OPAQUE = (types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType, types.CodeType)
@@ -144,6 +144,9 @@ class Surroundings(Values):
         elif isinstance(value, weakref.ref):
             if (referent := value()) is not None:
                 self._anchor(referent, label)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self._space(Cached, value, label)
+            self._object(value, label)
         elif isinstance(value, staticmethod | classmethod):
             self.look(value.__func__, label, None)
         elif isinstance(value, property):
@@ -240,6 +243,11 @@ class Surroundings(Values):
         if not file.startswith(PACKAGE_FOLDER):
             self._run(value.__code__, value.__globals__, known_names(value.__code__), False)
         self._callables([_content(one) for one in value.__closure__ or ()], value.__name__)
+        registry = dict(zip(value.__code__.co_freevars, value.__closure__ or ())).get("registry")
+        if (
+            registry is not None and value.__module__ == "functools"
+        ):  # of singledispatch: which type runs what
+            self._anchor(_content(registry), f"{value.__name__}.registry")
 
     def _callables(self, values: Iterable[Any], label: str) -> None:
         """Functions and objects of the user's among what a library holds, also in its lists and dicts."""
@@ -418,19 +426,15 @@ class Surroundings(Values):
         places = [one for space in self.spaces for root in space.patterns.values() for one in root.parts()]
         return any(isinstance(one, pt.Again) and one.first is container for one in places)
 
-    def guard(self, effects: list[Effect]) -> None:
-        """Decide which names each call compares: of layers those that the step writes itself, or that nobody counts."""
+    def guard(self) -> None:
+        """Decide which names each call compares: all that were looked at, and that others have not come."""
         absent = frozenset(self.names) - OF_PYTHON
         for handle in self.handles.values():
             if isinstance(handle.pattern, pt.Held):
                 handle.pattern.without_grad = "grad" in self.names and handle.before[2] is None
-        written = {(id(one.space), one.name) for one in effects if isinstance(one, Assign)}
         for space in self.spaces:
             layer = isinstance(space, Attributes) and (_is_module(space.owner) or space.counted)
-            for name, pattern in space.patterns.items():
-                if layer and _is_counted(pattern) and (id(space), name) not in written:
-                    continue
-                space.guarded[name] = pattern
+            space.guarded.update(space.patterns)
             if isinstance(space, Attributes | ClassAttributes) and not layer:
                 space.absent = absent - space.before.keys()
                 space.exact = self.everything
@@ -441,11 +445,6 @@ def is_iterator(value: Any) -> bool:
     if isinstance(value, Tensor | io.IOBase) or not hasattr(type(value), "__next__"):
         return False
     return isinstance(value, types.GeneratorType) or not is_user_module(type(value).__module__)
-
-
-def _is_counted(pattern: Pattern) -> bool:
-    """Whether a write to the place alone can change what stands there, and modules count those."""
-    return isinstance(pattern, pt.Plain | pt.Same | pt.Leaf | pt.Missing)
 
 
 def _is_module(value: Any) -> bool:
