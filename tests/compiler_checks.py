@@ -8,6 +8,7 @@ interpreter, and with Python; nothing that it reads may change.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,8 +18,8 @@ import numpy as np
 import chainrule as cr
 import test_compiler
 from chainrule import functional as F
-from chainrule import ops
-from chainrule.compiler import Compilation, compile_graph
+from chainrule import nn, ops, optim
+from chainrule.compiler import Compilation, compile_graph, entry
 from chainrule.compiler import loops as ir
 from chainrule.compiler.product import Registers
 from chainrule.graph import Graph, evaluate
@@ -377,6 +378,11 @@ def check_long_sums_are_wide() -> None:
     ]  # fmt: skip
     for got, value in zip(arrays_of(step(cr.tensor(x), cr.tensor(y))), wanted, strict=True):
         near(got, np.asarray(value, "float32"), 1.0, by_element=True)
+    # Neighbours side by side, each with a total of its own; the sums are exact.
+    for shape in ((300, 80, 70, 3), (70, 4200, 1, 6)):
+        parts = ((np.arange(np.prod(shape)).reshape(shape) % 251) / 256 + 0.5).astype("float32")
+        got = cr.compile(lambda x: cr.sum(x, axis=0))(cr.tensor(parts)).numpy()
+        np.testing.assert_array_equal(got, parts.astype("float64").sum(0).astype("float32"))
     broad = np.tile(x, (1, 6))[:65_600, :34]
     near(
         cr.compile(lambda x: cr.sum(x, axis=0))(cr.tensor(broad)).numpy(),
@@ -606,6 +612,56 @@ def check_long_chains() -> None:
         return y, z, sum(fan[1:], fan[0]), deep
 
     agree(chain, normal(67), units=20000)
+
+
+def _learnt_in_three_steps(compiled: bool) -> Any:
+    """The weights of a small network after three updates with momentum."""
+    cr.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 7), nn.LayerNorm(7), nn.Tanh(), nn.Linear(7, 3))
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(x: Any) -> Any:
+        loss = cr.mean(model(x) ** 2)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    run = cr.compile(step) if compiled else step
+    for seed in range(3):
+        run(cr.tensor(normal(5, 4, seed=seed).astype("float32")))
+    return np.concatenate([one.detach().numpy().ravel() for one in model.parameters()])
+
+
+@check
+def check_calls_in_a_list() -> None:
+    """The calls of long steps are read from a list, with other buffers and from other elements on; parts of it too."""
+    before = entry._MOST_WRITTEN, entry._LEAST_ALIKE
+    cached = os.environ.get("CHAINRULE_CACHE")
+    entry._MOST_WRITTEN = entry._LEAST_ALIKE = 0
+    os.environ["CHAINRULE_CACHE"] = "0"  # what is known of a plan does not know of the list
+    try:
+        agree(lambda x: x + 1.0, normal(3))
+        agree(
+            lambda x, y: (cr.exp(x) @ y, cr.sin(x) @ y, cr.sum(x * x), cr.flip(y)),
+            normal(5, 4),
+            normal(4, 6, seed=1),
+        )
+        agree(
+            lambda x, y: (b := cr.sort(x * 2.0), cr.cumulative_sum(b) + y, cr.exp(cr.sort(y)) - b),
+            normal(40), normal(40, seed=1),
+        )  # fmt: skip
+        wide = normal(70, 300)
+        agree(
+            lambda x: (F.softmax(x, axis=1), cr.max(x, axis=0), x[3:50, 10:] * 2.0, cr.mean(x, axis=0)), wide
+        )
+        weights = [_learnt_in_three_steps(compiled) for compiled in (False, True)]
+        near(weights[1], weights[0], 64.0)
+    finally:
+        entry._MOST_WRITTEN, entry._LEAST_ALIKE = before
+        os.environ.pop("CHAINRULE_CACHE")
+        if cached is not None:
+            os.environ["CHAINRULE_CACHE"] = cached
 
 
 @check

@@ -194,9 +194,6 @@ class Index:
 
     __rmul__ = __mul__
 
-    def __neg__(self) -> Index:
-        return self * -1
-
     def __sub__(self, other: Index | int) -> Index:
         return self + Index.of(other) * -1
 
