@@ -92,6 +92,48 @@ def class_of_a_layer():
     )
 
 
+class _Following(nn.Module):
+    def __init__(self):
+        self.register_buffer("mean", cr.zeros(2))
+        self.last = None
+
+
+@idiom
+def buffer_that_is_printed_and_returned():
+    class Printing(_Following):
+        def forward(self, x):
+            self.mean = self.mean * 0.5 + x
+            print(self.mean.sum().item(), end="")
+            return self.mean
+
+    layer = Printing()
+    return lambda x: layer(x), lambda i: None, lambda: layer.mean
+
+
+@idiom(answers=("refused",))
+def buffer_that_is_kept_in_two_places():
+    class Keeping(_Following):
+        def forward(self, x):
+            self.mean = self.mean * 0.5 + x
+            self.last = self.mean
+            return x
+
+    layer = Keeping()
+    return lambda x: layer(x), lambda i: None, lambda: (layer.mean, layer.last)
+
+
+@idiom
+def buffer_and_its_copy():
+    class Copying(_Following):
+        def forward(self, x):
+            self.mean = self.mean * 0.5 + x
+            self.last = self.mean.clone()
+            return x
+
+    layer = Copying()
+    return lambda x: layer(x), lambda i: None, lambda: (layer.mean, layer.last)
+
+
 @idiom
 def bases_of_a_class():
     class Child(_Plain):

@@ -69,6 +69,9 @@ class Recipes:
         self.shares = False
         # Whether what is made goes into places of the user's: then it takes its gradient along.
         self._outliving = False
+        # Tensors that go into places of the user's, by identity, and those that buffers were assigned.
+        self._kept: set[int] = set()
+        self._buffered: dict[int, tuple[Tensor, str]] = {}
 
     # ------------------------------------------------------------------------------- values
 
@@ -80,6 +83,8 @@ class Recipes:
             return self._text(value)
         if isinstance(value, PLAIN):
             return Constant(value)
+        if self._outliving and isinstance(value, Tensor):
+            self._kept.add(id(value))
         if id(value) in self._made:
             once = self._made[id(value)][1]
             once.shared = self.shares = True
@@ -239,10 +244,22 @@ class Recipes:
         for cell, before in self._tracing.flags.items():
             if cell.requires_grad is not before and cell not in self._tracing.local:
                 made.append(Require(cell, cell.requires_grad))
+        self._outliving = False
         for values, keywords in self._tracing.printed:
             items = tuple(self.make(one) for one in values)
             made.append(Print(items, keywords))
+        self._refuse_shared_buffers()
         return made
+
+    def _refuse_shared_buffers(self) -> None:
+        """A buffer stays where it is and takes the numbers; what else was to be the same tensor would be another."""
+        for key in self._kept & self._buffered.keys():
+            value, label = self._buffered[key]
+            raise TraceError(
+                f"a compiled step keeps a buffer in one place; got the tensor of {label} in another as well. Put "
+                f"{label.rpartition('.')[2]}.clone() there",
+                value.node.origin,
+            )
 
     def _buffers(self, space: Attributes) -> list[Effect]:
         """A buffer that was assigned anew keeps its cell: the numbers are written into it."""
@@ -256,6 +273,7 @@ class Recipes:
             if node.type == cell.type and not any(one is cell for one, _ in self._tracing.written):
                 self._tracing.write(cell, node)
                 self._known.add(id(value))
+                self._buffered[id(value)] = value, space.name_of(name)
                 space.assign(name, before)
                 made.append(Renew(space, name, cell))
         return made
