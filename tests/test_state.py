@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import chainrule as cr
 import state_idioms
 import state_idioms_of_classes  # noqa: F401 - adds its own to the list
+import state_idioms_of_networks  # noqa: F401
 import state_idioms_of_python  # noqa: F401
 import state_idioms_outside  # noqa: F401
 import stateful_programs
@@ -329,3 +331,34 @@ def test_gradients_of_what_is_returned_and_kept() -> None:
             _ = got[2].grad
         got[2].grad = None
         assert got[2].grad is None
+
+
+ONE_TENSOR = """
+def step(x):
+    {places}.t = {table}[0]
+    {places}.t += 1.0
+    return x + {table}[0]
+"""
+
+
+@pytest.mark.parametrize("places, table", [("a", "z"), ("z", "a")])
+def test_what_must_stay_one_is_compared_in_any_order_of_names(places: str, table: str) -> None:
+    """Two places held one tensor when the step was recorded; one of them holds another tensor later."""
+
+    def run(compiled: bool) -> list[Any]:
+        module = types.ModuleType("one_tensor")
+        space: dict[str, Any] = vars(module)
+        owner, held = space[places], space[table] = types.SimpleNamespace(t=cr.zeros(2)), [cr.ones(2)]
+        exec(compile(ONE_TENSOR.format(places=places, table=table), "<one tensor>", "exec"), space)
+        function = cr.compile(space["step"]) if compiled else space["step"]
+        seen: list[Any] = []
+        for call in range(6):
+            seen.append(function(cr.zeros(2)).tolist())
+            if call == 2:
+                owner.t = cr.ones(2) * 5.0
+            if call == 3:
+                owner.t = held[0]
+            seen.append((held[0].tolist(), owner.t.tolist(), held[0] is owner.t))
+        return seen
+
+    assert run(True) == run(False)

@@ -6,6 +6,7 @@ Knows nothing of arrays, graphs or derivatives.
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import sys
@@ -53,6 +54,10 @@ class Place(NamedTuple):
         return f"{os.path.basename(self.file)}:{self.line}"
 
 
+# Python's own module asks each object to copy itself; the line that is meant is where the user has called it.
+_COPYING = copy.__file__
+
+
 def find_origin(depth: int = 1) -> Origin | None:
     """The first frame outside the package, starting `depth` frames up; None if there is none.
 
@@ -65,7 +70,7 @@ def find_origin(depth: int = 1) -> Origin | None:
     while frame is not None:
         code = frame.f_code
         name = code.co_filename
-        if not name.startswith(PACKAGE_FOLDER) and not name.startswith("<frozen "):
+        if not name.startswith(PACKAGE_FOLDER) and not name.startswith("<frozen ") and name != _COPYING:
             return Origin(code, frame.f_lasti)
         frame = frame.f_back  # type: ignore[assignment]
     return None

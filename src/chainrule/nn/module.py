@@ -18,12 +18,13 @@ from numpy.typing import DTypeLike
 from ..dtypes import as_dtype
 from ..elsewhere import checked_constructor, explain_misfit, module_advice
 from ..errors import ArgumentError, DtypeError, GradientError, ShapeError
-from ..graph import Cell, constant, scope
+from ..graph import Cell, constant, scope, state
 from ..ops import NUMPY
 from ..structure import BORN, bump_structure
 from ..tensor import Tensor
 from ..tensor.arrival import clear_grad
 from ..tensor.core import _differentiable, of_cell
+from ..tensor.elementwise import astype
 from ..tensor.hooks import Hook, RemovableHandle
 from .hooks import ModuleHooks
 from .mismatches import explain_names, explain_shapes, listed
@@ -473,7 +474,7 @@ class Module:
         # A shared tensor may come under one of its names only, as safetensors' own `save_model` writes it.
         absent = [name for name in missing if id(own[name]) not in given]
         unexpected = [name for name in state_dict if name not in own]
-        arrays = {name: _array_of(name, state_dict[name]) for name in own if name in state_dict}
+        arrays = {name: _loaded(name, state_dict[name]) for name in own if name in state_dict}
         shapes = {
             name: (own[name].shape, array.shape)
             for name, array in arrays.items()
@@ -486,7 +487,10 @@ class Module:
         for name, array in arrays.items():
             cell = own[name].cell
             assert cell is not None
-            cell.write_node(constant(NUMPY.cast(array, cell.array.dtype)))
+            if isinstance(array, Tensor):
+                cell.write_node(astype(array, cell.type.dtype).node)
+            else:
+                cell.write_node(constant(NUMPY.cast(array, cell.array.dtype)))
         return LoadReport(absent, unexpected)
 
     # ------------------------------------------------------------------------------- showing, copying
@@ -572,7 +576,10 @@ def _refuse_hidden(name: str, value: Any) -> None:
         )
 
 
-def _array_of(name: str, value: Any) -> Any:
+def _loaded(name: str, value: Any) -> Any:
+    """An array; a tensor where a step is traced, for what is read there is another one at each call."""
+    if isinstance(value, Tensor) and state.trace is not None and value.dtype.kind in "biuf":
+        return value.detach()
     array = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise DtypeError(f"load_state_dict needs numbers; got {array.dtype} for {name!r}")

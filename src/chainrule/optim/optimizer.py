@@ -26,6 +26,7 @@ from ..tensor.core import of_cell
 from ..tensor.elementwise import astype
 from ..transforms import enable_grad, no_grad
 from .groups import INITIAL_LR, ParameterGroup, Value
+from .moments import State
 
 STEP = "step"
 
@@ -52,7 +53,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups = []
-        self.state = {}
+        self.state = State(type(self).__name__)
         if isinstance(params, Tensor):
             raise ArgumentError("an optimizer takes several parameters; got one tensor. Write [parameter]")
         if not isinstance(params, Iterable) or isinstance(params, Mapping | str):

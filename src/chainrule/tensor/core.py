@@ -24,6 +24,7 @@ from ..errors import (
     NoAxisError,
     ShapeError,
     SharingError,
+    TraceError,
 )
 from ..graph import Cell, Node, Trace, state
 from ..operations import CONSTANT, Attributes, Operation
@@ -451,6 +452,14 @@ class Tensor(Operators):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self._cell is None and self.requires_grad:
             raise GradientError("only leaves can be deep-copied; got a result with a history. Use .detach()")
+        if state.trace is not None:
+            if self._cell is None:
+                memo[id(self)] = self.detach().clone()
+                return memo[id(self)]  # type: ignore[no-any-return]
+            raise TraceError(
+                "copy.deepcopy in a compiled step would copy numbers that are other ones at each call; got it of a "
+                "parameter, a buffer or a leaf. Make the copy before the step, or use .detach().clone()"
+            )
         copy = type(self).__new__(type(self))
         copy._grad = None
         copy._node = None if self._cell is not None else Node(CONSTANT, value=self._array())

@@ -60,6 +60,8 @@ class Writer:
         self._count = 0
         self._reasons = reasons
         self._indent = 4
+        self._waiting: list[tuple[Pattern, str]] = []
+        self._last = False
         self.given: dict[Node, str] = {}
         self.patterns: list[Pattern] = []
 
@@ -114,6 +116,19 @@ class Writer:
             self.line("except NameError: pass")
             self.line("except Exception: missed(" + f"{number}, MISSING)")
             self._indent -= 4
+
+    def wait(self, pattern: Pattern, variable: str) -> bool:
+        """Whether a pattern can be written behind all others, because it needs one of them."""
+        if self._last:
+            return False
+        self._waiting.append((pattern, variable))
+        return True
+
+    def write_waiting(self) -> None:
+        """What had to wait for others; they are all there now, or never come."""
+        self._last = True
+        for pattern, variable in self._waiting:
+            self.root(pattern, variable)
 
     def names_of(self, source: str, condition: str, label: str) -> None:
         """A condition about which names there are."""
@@ -219,6 +234,7 @@ class Guards:
             writer.root(one, writer.bind(one.value))
         for space in self._spaces:
             space.write(writer)
+        writer.write_waiting()
 
     def _call(self, writer: Writer, container: Container, source: str) -> None:
         """Arguments one by one, so that a reason names each that differs."""

@@ -260,10 +260,10 @@ class Again(Pattern):
         self.first = first
 
     def check(self, writer: Writer, variable: str) -> None:
-        """Identity with what the other place has given."""
+        """Identity with what the other place has given, which may be looked at further below."""
         if self.first.variable:
             writer.require(f"{variable} is {self.first.variable}", self, variable)
-        else:
+        elif not writer.wait(self, variable):
             super().check(writer, variable)
 
 

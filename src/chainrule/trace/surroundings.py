@@ -286,7 +286,7 @@ class Surroundings(Values):
         space.watch_writes(names)
         if self.everything and not isinstance(space, Variables):
             wanted = [name for name in space.before if not name.startswith("__")]
-        for name in list(wanted):
+        for name in sorted(wanted):  # in an order that is the same in each process
             if name in space.before and name not in space.patterns:
                 self._watch(space, name)
 
@@ -357,7 +357,7 @@ class Surroundings(Values):
             variables = self._space(Variables, space, "")
             variables.absent |= names.variables - variables.before.keys()
             variables.watch_writes(names.variables)
-            for name in set(variables.before) if names.namespace else names.variables:
+            for name in sorted(variables.before if names.namespace else names.variables):
                 if not (names.namespace and name.startswith("__")):
                     self._watch(variables, name)
                     self.refuse_iterator(variables.before.get(name), name)
