@@ -203,3 +203,36 @@ def two_networks_against_each_other():
         return loss.detach() + other.detach()
 
     return step, lambda i: None, _weights(maker, judge)
+
+
+@idiom
+def flag_of_a_leaf_that_the_step_sets():
+    o = types.SimpleNamespace(learns=True)
+    weight = cr.tensor([1.0, 2.0], requires_grad=True)
+
+    def step(x):
+        weight.requires_grad_(o.learns)
+        return x + (weight * 1.0).detach()
+
+    def change(i):
+        o.learns = i not in (1, 3)
+
+    return step, change, lambda: (weight, weight.requires_grad)
+
+
+@idiom
+def flag_of_a_leaf_that_another_step_sets():
+    weight = cr.tensor([1.0, 2.0], requires_grad=True)
+    freeze = cr.compile(lambda on: (weight.requires_grad_(False), on * 2.0)[1])
+
+    def step(x):
+        y = weight * x
+        return y.detach() * (3.0 if y.requires_grad else 5.0)
+
+    def change(i):
+        if i == 2:
+            freeze(cr.ones(1))
+        if i == 3:
+            weight.requires_grad_(True)
+
+    return step, change, lambda: weight.requires_grad

@@ -12,7 +12,7 @@ import contextlib
 import contextvars
 import gc
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from .recording import Tracing
 from .results import Recipes
 from .spaces import Attributes
 from .surroundings import Surroundings
-from .templates import Effect, Renew, Template
+from .templates import Effect, Renew, Require, Template
 
 # Up to so many nodes a trace is so short that it is observed in any case.
 _FEW_NODES = 500
@@ -224,7 +224,7 @@ def _record(
         around.suspicious or len(topological(graph.roots)) < _FEW_NODES,
         dynamic,
         around.pieces,
-        _answered(around),
+        _answered(around, effects),
     )
 
 
@@ -286,10 +286,11 @@ def _leaves(around: Surroundings, arguments: Arguments) -> Iterator[tuple[None, 
             yield None, one
 
 
-def _answered(around: Surroundings) -> frozenset[tuple[int, str]]:
-    """Attributes of layers that each call compares, so that a write of them need not be counted."""
+def _answered(around: Surroundings, effects: Sequence[Effect]) -> frozenset[tuple[int, str]]:
+    """What is counted and compared at each call all the same: attributes of layers, flags that the step sets itself."""
     layers = [space for space in around.spaces if isinstance(space, Attributes) and space.counted]
-    return frozenset((id(space.owner), name) for space in layers for name in space.guarded)
+    names = {(id(space.owner), name) for space in layers for name in space.guarded}
+    return frozenset(names | {(id(one.cell), "requires_grad") for one in effects if isinstance(one, Require)})
 
 
 def _hidden(around: Surroundings, graph: Graph) -> set[Node]:

@@ -21,6 +21,7 @@ import numpy as np
 from ..graph import Cell, Node
 from ..operations import CONSTANT, Array
 from ..operations import Attributes as Marks
+from ..structure import bump_structure
 from ..tensor import Tensor, wrap
 from ..tensor.core import of_cell
 from .spaces import MISSING, Attributes, Space, held_by, hold
@@ -314,10 +315,13 @@ class Require(Effect):
     value: bool
 
     def prepare(self, call: Call, outputs: Outputs) -> Callable[[], None]:
-        """Set on the cell."""
+        """Set on the cell, and counted as a tensor's own setter does: other traces take the flag for granted."""
 
         def commit() -> None:
-            self.cell.requires_grad = self.value
+            cell, before = self.cell, self.cell.requires_grad
+            if before is not self.value:
+                cell.requires_grad = self.value
+                bump_structure(cell, f"{cell.name or 'a tensor'}.requires_grad", before, self.value)
 
         return commit
 
