@@ -7,8 +7,8 @@ one and the same tensor are compared. An error of the compiled run must name a l
 
     python tests/stateful_programs.py 50000 [first seed]
 
-By command, one program of five runs as machine code and the others on the interpreter, which takes the same graphs,
-guards and effects and no time for LLVM.
+By command, one program of ten has three steps over one world; one of five runs as machine code and the others on the
+interpreter, which takes the same graphs, guards and effects and no time for LLVM.
 """
 
 from __future__ import annotations
@@ -542,6 +542,50 @@ def check(seed: int) -> str:
         warnings.simplefilter("ignore")
         wanted, failed, _ = run(text, changes, seed, False)
         got, refused, _ = run(text, changes, seed, True)
+    return _answer(seed, wanted, failed, got, refused)
+
+
+def check_together(seed: int) -> str:
+    """The same for three steps over one world, called in random turns, all of them or two compiled."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted, failed = _run_together(seed, False)
+        got, refused = _run_together(seed, True)
+    return _answer(seed, wanted, failed, got, refused)
+
+
+def _run_together(seed: int, compiled: bool) -> tuple[list[Any], Exception | None]:
+    made = [make(seed + k) for k in range(3)]
+    steps = [
+        text[text.rindex("def step(v") :].replace("step", f"step{k}", 1) for k, (text, _) in enumerate(made)
+    ]
+    module = sys.modules["stateful_program"] = types.ModuleType("stateful_program")
+    space = vars(module)
+    exec(compile("\n".join([made[0][0], *steps]), f"<program {seed}>", "exec"), space)
+    functions = [space[f"step{k}"] for k in range(3)]
+    functions = [cr.compile(one) if compiled and (k or seed % 2) else one for k, one in enumerate(functions)]
+    generator, chance = np.random.default_rng(seed), random.Random(seed)
+    changes = [one for _, some in made for one in some]
+    seen: list[Any] = []
+    for call in range(2 * CALLS):
+        x = cr.tensor((generator.integers(-4, 5, 2) / 4).astype("float32"))
+        function, change = chance.choice(functions), chance.choice([*changes, *["pass"] * len(changes)])
+        try:
+            space["box"] = space["box_of"](call % CALLS)
+            result = function(x, space["box"])
+        except Exception as failure:
+            return seen, failure
+        seen.append((describe(result, {}, {})[2:4], picture(space)))
+        try:
+            exec(compile(change, "<change>", "exec"), space)
+        except (AttributeError, TypeError, cr.ChainruleError, IndexError, KeyError):
+            seen.append("a change that cannot be made here")
+    return [*seen, picture(space)], None
+
+
+def _answer(
+    seed: int, wanted: list[Any], failed: Exception | None, got: list[Any], refused: Exception | None
+) -> str:
     if any(not same(one, other) for one, other in zip(wanted, got)):
         return differ(wanted[: len(got)], got[: len(wanted)])
     if refused is None:
@@ -559,7 +603,7 @@ def main() -> None:
     made = program.available
     for seed in range(first, first + count):
         program.available = made if seed % 5 == 0 else lambda: False  # type: ignore[assignment]
-        answer = check(seed)
+        answer = check_together(seed) if seed % 10 == 3 else check(seed)
         found[answer if answer in ("equal", "refused") else "different"] += 1
         if answer not in ("equal", "refused"):
             print(f"seed {seed}: {answer}", flush=True)

@@ -32,6 +32,12 @@ def test_random_programs_that_keep_state(first: int) -> None:
     assert {seed: one for seed, one in answers.items() if one not in ("equal", "refused")} == {}
 
 
+@pytest.mark.parametrize("first", range(0, 48, 6))
+def test_random_steps_that_share_their_state(first: int) -> None:
+    answers = {seed: stateful_programs.check_together(3 * seed) for seed in range(first, first + 6)}
+    assert {seed: one for seed, one in answers.items() if one not in ("equal", "refused")} == {}
+
+
 def test_numbers_that_change_become_inputs() -> None:
     class Trainer:
         rate = 1.0
