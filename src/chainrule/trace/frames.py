@@ -301,7 +301,7 @@ _STATEFUL = {
     "_hashlib",
 }
 # The flag of types that are made while Python runs (CPython's Py_TPFLAGS_HEAPTYPE).
-_HEAP_TYPE = 1 << 9
+HEAP_TYPE = 1 << 9
 _FILE = "Read before the step and pass a tensor; print(…) is delivered after the call, other output belongs behind it"
 
 
@@ -314,7 +314,9 @@ def _impure(function: Any) -> tuple[str, str] | None:
         return None
     if module == "time" or (name in ("now", "utcnow", "today") and isinstance(owner, type)):
         return f"it reads the clock ({name})", _CLOCK
-    if module in ("posix", "nt", "_signal", "gc") and name not in _OF_THE_PROCESS:
+    if module == "gc" and name != "collect":  # which is off while a step is recorded
+        return f"it asks what collects Python's memory ({name})", _CLOCK
+    if module in ("posix", "nt", "_signal") and name not in _OF_THE_PROCESS:
         if "random" in name:
             return f"it draws random numbers of the operating system ({name})", _RANDOM
         return f"it asks the operating system ({name})", _FILE
@@ -327,7 +329,7 @@ def _impure(function: Any) -> tuple[str, str] | None:
     ):
         return f"it reads or writes a file ({name})", _FILE
     kind = type(owner)
-    if not kind.__flags__ & _HEAP_TYPE or kind.__module__ in _STATEFUL:
+    if not kind.__flags__ & HEAP_TYPE or kind.__module__ in _STATEFUL:
         top = kind.__module__.partition(".")[0]
         if top in sys.stdlib_module_names and kind.__module__ not in _IN_C:
             return (

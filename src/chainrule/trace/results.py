@@ -19,6 +19,7 @@ from ..operations import NO_ATTRIBUTES, WITHOUT_GRAPH
 from ..tensor import Tensor
 from ..tensor.number import TracedNumber, is_number
 from . import patterns as pt
+from .frames import HEAP_TYPE
 from .patterns import PLAIN, Container, Pattern
 from .recording import Tracing
 from .spaces import MISSING, Attributes, Slots, held_by, slots_of
@@ -401,12 +402,8 @@ def _can_be_made(value: Any) -> bool:
     if isinstance(value, type | types.FunctionType | types.ModuleType | types.MethodType | np.generic):
         return False
     kind = type(value)
-    written_in_python = bool(kind.__flags__ & _HEAP_TYPE)
+    written_in_python = bool(kind.__flags__ & HEAP_TYPE)
     return written_in_python and (hasattr(value, "__dict__") or bool(slots_of(kind)))
-
-
-# The flag of types that a `class` statement makes (CPython's Py_TPFLAGS_HEAPTYPE).
-_HEAP_TYPE = 1 << 9
 
 
 __all__ = ["Recipes", "TracedNumber"]
