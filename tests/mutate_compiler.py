@@ -7,7 +7,7 @@
 A fault is one change in the syntax tree of one function (a number off by one, a comparison turned round, a condition
 or a call left out, operands exchanged, an early return …) or of one constant of a module. Each runs in a process of
 its own, forked from one in which everything is loaded and compiled: there the function gets its faulty code, and the
-checks (`compiler_checks`, `commit_checks`, `runtime_checks`, `memory_checks`) that reach it run, first those that
+checks (the files `tests/*_checks.py`) that reach it run, first those that
 found most so far, until one fails.
 Machine code is only taken over where its text is the same, letter by letter. What survives is explained in SURVIVORS,
 by the kinds of reasons in REASONS; whatever is not explained is printed, and makes the command fail.
@@ -40,6 +40,7 @@ from typing import Any
 
 import chainrule
 import commit_checks  # noqa: F401 - adds its checks
+import edge_checks  # noqa: F401
 import memory_checks  # noqa: F401
 import runtime_checks  # noqa: F401
 from chainrule.compiler import machine

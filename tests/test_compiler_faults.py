@@ -8,6 +8,7 @@ import pytest
 
 import chainrule as cr
 import commit_checks  # noqa: F401 - adds its checks
+import edge_checks  # noqa: F401
 import memory_checks  # noqa: F401
 import runtime_checks  # noqa: F401
 from chainrule.compiler import available
