@@ -78,7 +78,7 @@ def check_a_sum_regroups_only_itself() -> None:
 @check
 def check_long_sums_with_many_totals() -> None:
     """Sums that are kept in float64, with more totals than lie beside the result: in strips, or some at a time."""
-    for *shape, axis in ((140, 5, 1000, 0), (140, 4200, 2, 0), (3, 150, 4100, 1), (2, 150, 4300, 3, 1)):
+    for *shape, axis in ((140, 5, 1000, 0), (130, 4097, 18, 0), (3, 150, 4100, 1), (150, 4300, 3, 0)):
         x = normal(*shape, dtype="float32")
         agree(lambda x, axis=axis: cr.sum(x * 0.5 + 8.0, axis=axis), x, units=8)  # type: ignore[misc]
 
@@ -529,6 +529,6 @@ def check_names_in_what_is_refused() -> None:
     try:
         for run in (cr.compile(step),):
             for _ in range(2):
-                refusal(lambda run=run: run(cr.tensor([1.0, 1.0])), ChainruleError, "factor")  # type: ignore[misc]
+                refusal(lambda run=run: run(cr.tensor([1.0, 1.0])), ChainruleError, "comes from factor:")  # type: ignore[misc]
     finally:
         config.check_finite = outer

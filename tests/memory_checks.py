@@ -153,7 +153,11 @@ def repeatable(kind: str) -> tuple[Any, list[Any]]:
         optimizer.zero_grad()
         with cr.no_grad():
             last.copy_(cr.mean(out, axis=0) if kind != "kept" else cr.mean(out, axis=0) + last * 0.0)
-        return {"loss": loss, "several": [out, 3 if kind == "text" else cr.argmax(out, axis=1)]}
+        return {
+            "loss": loss,
+            "nothing": None,
+            "several": [out, 3 if kind == "text" else cr.argmax(out, axis=1)],
+        }
 
     return step, [*model.parameters(), last]
 

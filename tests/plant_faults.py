@@ -283,7 +283,7 @@ def _stale(functions: dict[str, str], calls: list[Any]) -> Iterator[Fault]:
 
 def nests_of(compilation: Compilation) -> tuple[dict[str, str], list[Any]]:
     """The functions of the module by name, and the call of each nest."""
-    module = _Module(compilation.registers)
+    module = _Module(compilation.registers, True)
     calls = [module.nest(nest) for nest in compilation.loops.nests]
     return module.functions, calls
 

@@ -1,7 +1,7 @@
 """The entry of a module: every nest's function called in order, with the buffers' addresses; the checks; the commit.
 
 Few calls are written out. Many, if they are alike, are read from a list of numbers that a loop walks through: code
-grows with the kinds of calls only, because LLVM needs more than twice the time for twice the length of one function.
+grows with the forms of calls only, because LLVM needs more than twice the time for twice the length of one function.
 Knows buffers and their places; knows nothing of what the functions compute.
 """
 
@@ -14,8 +14,11 @@ from .plan import Buffer, Plan
 
 # More calls than this are read from a list, which takes 2 ns longer for each of them.
 _MOST_WRITTEN = 256
-# And so many of a kind on average: else the ways to read them are more code than the calls.
+# And so many of a form on average: else the ways to read them are more code than the calls.
 _LEAST_ALIKE = 8
+
+FUNCTIONS = "@cr_functions = internal constant "
+"""How the line begins that lists the functions which are called through their addresses only."""
 
 
 class Call(NamedTuple):
@@ -40,16 +43,16 @@ def entry_text(computing: Calls, committing: Calls, plan: Plan, one_by_one: bool
     `one_by_one`: only the nest whose number is given.
     """
     table = _Table(plan)
-    calls = [_way_of(one) for one in (*computing, *committing) if one is not None]
+    calls = [_form_of(one) for one in (*computing, *committing) if one is not None]
     many = len(calls) > _MOST_WRITTEN and len(calls) >= _LEAST_ALIKE * len(set(calls))
     kind = _Listed if many else _Written
     numbered = one_by_one or None in computing
     return kind(table, "i64 %number" if numbered else "").text(computing, committing, one_by_one)
 
 
-def _way_of(one: Call) -> tuple[str, int, tuple[str, ...]]:
-    """What calls have in common that can be read from a list in one way."""
-    return one.name, len(one.buffers), one.more
+def _form_of(one: Call) -> tuple[int, tuple[str, ...]]:
+    """What calls have in common that are read from a list in one way: how many buffers, what else, numbers apart."""
+    return len(one.buffers), tuple("i64" if more.startswith("i64 ") else more for more in one.more)
 
 
 class _Table:
@@ -175,23 +178,27 @@ class _Written:
 class _Listed(_Written):
     """An entry that reads its calls from a list of numbers.
 
-    For each call there stand the number of its way and, for each buffer, a slot of the table and how many bytes behind
-    the address in it. A way is a function that reads those, calls a nest's function and returns where the next call
-    stands. Calls of one function with the same further arguments go one way.
+    For each call there stand the number of its way and of the nest's function; for each buffer, a slot of the table and
+    how many bytes behind the address in it; the numbers among the further arguments. A way is a function that reads
+    those, calls the nest's and returns where the next call stands. Calls of one form go one way. Of the functions only
+    the addresses are in a table, so they may be machine code of another module (`parts.py`).
     """
 
     def __init__(self, table: _Table, number: str) -> None:
         super().__init__(table, number)
         self.words: list[int] = []
-        self.ways: dict[tuple[str, int, tuple[str, ...]], int] = {}
+        self.functions: dict[str, int] = {}
+        self.ways: dict[tuple[int, tuple[str, ...]], int] = {}
 
     def text(self, computing: Calls, committing: Calls, one_by_one: bool) -> str:
         """The entry, the ways, and the function that walks through the list."""
         entry = super().text(computing, committing, one_by_one)
         ways = ", ".join(f"ptr @cr_way_{number}" for number in self.ways.values())
+        functions = ", ".join(f"ptr @{name}" for name in self.functions)
         words = ", ".join(f"i64 {word}" for word in self.words)
         return "\n\n".join([
             f"@cr_ways = internal constant [{len(self.ways)} x ptr] [{ways}]",
+            f"{FUNCTIONS}[{len(self.functions)} x ptr] [{functions}]",
             f"@cr_words = internal constant [{len(self.words)} x i64] [{words}]",
             *(self.way(number, *way) for way, number in self.ways.items()),
             _WALK,
@@ -207,34 +214,46 @@ class _Listed(_Written):
         for one in calls:
             if one is None:
                 continue
-            self.words.append(self.ways.setdefault(_way_of(one), len(self.ways)))
+            self.words.append(self.ways.setdefault(_form_of(one), len(self.ways)))
+            self.words.append(self.functions.setdefault(one.name, len(self.functions)))
             for buffer in one.buffers:
                 self.words += self.table.place(buffer, one.starts.get(buffer, 0))
+            self.words += [int(more[4:]) for more in one.more if more.startswith("i64 ")]
         if begin == len(self.words):
             return []
         return [f"  call void @cr_walk(ptr %table, i64 {begin}, i64 {len(self.words)})"]
 
-    def way(self, number: int, name: str, buffers: int, more: tuple[str, ...]) -> str:
-        """The function that makes a call with what the list says."""
+    def way(self, number: int, buffers: int, more: tuple[str, ...]) -> str:
+        """The function that makes a call of a form with what the list says."""
         lines = [f"define internal ptr @cr_way_{number}(ptr %table, ptr %word) noinline {{", "entry:"]
         for needed in ("scratch", "board"):
             if f"ptr %{needed}" in more:
                 lines += _slot(needed, getattr(self.table, needed))
+        lines += [
+            *_word("number", 1),
+            "  %function.at = getelementptr ptr, ptr @cr_functions, i64 %number",
+            "  %function = load ptr, ptr %function.at, align 8",
+        ]
         for k in range(buffers):
             lines += [
-                f"  %slot.at.{k} = getelementptr i64, ptr %word, i64 {2 * k + 1}",
-                f"  %slot.{k} = load i64, ptr %slot.at.{k}, align 8",
-                f"  %bytes.at.{k} = getelementptr i64, ptr %word, i64 {2 * k + 2}",
-                f"  %bytes.{k} = load i64, ptr %bytes.at.{k}, align 8",
+                *_word(f"slot.{k}", 2 * k + 2),
+                *_word(f"bytes.{k}", 2 * k + 3),
                 f"  %base.at.{k} = getelementptr ptr, ptr %table, i64 %slot.{k}",
                 f"  %base.{k} = load ptr, ptr %base.at.{k}, align 8",
                 f"  %p{k} = getelementptr i8, ptr %base.{k}, i64 %bytes.{k}",
             ]
-        given = ", ".join([*(f"ptr %p{k}" for k in range(buffers)), *more])
+        given, length = [f"ptr %p{k}" for k in range(buffers)], 2 * buffers + 2
+        for kind in more:
+            if kind == "i64":
+                lines += _word(f"given.{length}", length)
+                given.append(f"i64 %given.{length}")
+                length += 1
+            else:
+                given.append(kind)
         return "\n".join([
             *lines,
-            f"  call void @{name}({given})",
-            f"  %next = getelementptr i64, ptr %word, i64 {2 * buffers + 1}",
+            f"  call void %function({', '.join(given)})",
+            f"  %next = getelementptr i64, ptr %word, i64 {length}",
             "  ret ptr %next",
             "}",
         ])  # fmt: skip
@@ -245,6 +264,14 @@ class _Listed(_Written):
             f"  %all = call i8 @cr_all(ptr %status, i64 {self.table.checks})",
             "  %hold = icmp ne i8 %all, 0",
         ]
+
+
+def _word(name: str, place: int) -> list[str]:
+    """Load a number that stands in a call's part of the list."""
+    return [
+        f"  %{name}.at = getelementptr i64, ptr %word, i64 {place}",
+        f"  %{name} = load i64, ptr %{name}.at, align 8",
+    ]
 
 
 _WALK = """\

@@ -16,7 +16,7 @@ from .contraction import expand
 from .indices import Atom, Dynamic, Index, Quotient, Remainder
 from .loops import Accumulator, Contraction, For, Nest, Statement, Store, Update, Value, buffers_of, flat_loop
 from .plan import Buffer
-from .text import ROLLED, ROLLED_MEANS
+from .text import MARKS_MEAN, ROLLED
 
 _ARITHMETIC = {
     "add": ("fadd", "add", "add"), "subtract": ("fsub", "sub", "sub"), "multiply": ("fmul", "mul", "mul"),
@@ -193,7 +193,7 @@ class NestFunction:
             return ""
         if any(isinstance(one, For) for one in loop.body):
             return ""
-        self.declarations |= ROLLED_MEANS
+        self.declarations |= MARKS_MEAN
         return ROLLED
 
     def accumulator(self, one: Accumulator) -> None:

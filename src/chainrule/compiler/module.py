@@ -21,7 +21,7 @@ from .plan import Plan
 from .pool import c_functions, share_text
 from .product import Product, Registers, is_product, product_text
 from .steps import Stepping
-from .text import ROLLED, ROLLED_MEANS
+from .text import MARKS_MEAN, ROLLED, SINGLE
 from .vectors import declarations
 
 # The most tasks into which the outer loop of a nest is cut.
@@ -84,7 +84,7 @@ def libraries(loops: Loops, emitted: Emitted) -> set[str]:
 class _Module:
     """The functions of all nests, each different one once."""
 
-    def __init__(self, registers: Registers, sharing: bool = True) -> None:
+    def __init__(self, registers: Registers, sharing: bool) -> None:
         self.registers, self.sharing = registers, sharing
         self.functions: dict[str, str] = {}
         self.declarations: set[str] = set()
@@ -146,8 +146,8 @@ class _Module:
             product = Nested(one, self.registers, self.sharing)
             text, functions = nested_text(product)
         self.functions.update(functions)
-        if any(ROLLED in one for one in functions.values()):
-            self.declarations |= ROLLED_MEANS
+        if any(mark in one for one in functions.values() for mark in (ROLLED, SINGLE)):
+            self.declarations |= MARKS_MEAN
         self.declarations |= set(declarations(product.kind, product.lanes))
         self.shares |= product.shares
         self.scratch = max(self.scratch, product.scratch)

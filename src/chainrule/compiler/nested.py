@@ -22,7 +22,7 @@ from ..ops.totals import BLOCK, FEW_BLOCKS, WHOLE_BLOCK
 from .indices import Index, Variable
 from .loops import Contraction
 from .product import Registers, even
-from .text import Number, Writer
+from .text import ROLLED, SINGLE, Number, Writer
 from .tiles import Level, Tile, tile_text
 
 # Steps that are summed up before a tile is put down: all, if there are not many; else so many that the right operand's
@@ -319,12 +319,12 @@ class _Driver:
         def along(variables: list[Variable], place: Number, number: Number) -> None:
             if variables:
                 first, *rest = variables
-                with w.loop(first.extent, rolled=True) as k:
+                with w.loop(first.extent, mark=ROLLED) as k:
                     moved = w.add(place, w.multiply(k, p.one.right[1].coefficient(first)))
                     along(rest, moved, w.add(w.multiply(number, first.extent), k))
                 return
             to = w.at(p.kind, target, w.multiply(number, p.width))
-            with w.loop(count) as j:
+            with w.loop(count, mark="" if across == 1 else SINGLE) as j:
                 source = w.at(p.kind, "%right", w.add(place, w.multiply(j, across)))
                 w.do(f"store {p.kind} {w.put(f'load {p.kind}, ptr {source}')}, ptr {w.at(p.kind, to, j)}")
 
@@ -476,11 +476,11 @@ class _Driver:
             def along(variables: list[tuple[Variable, Number]], place: Number, number: Number) -> None:
                 if variables:
                     (variable, extent), *rest = variables
-                    with w.loop(extent, rolled=True) as i:
+                    with w.loop(extent, mark=ROLLED) as i:
                         moved = w.add(place, w.multiply(i, p.one.out[1].coefficient(variable)))
                         along(rest, moved, w.add(w.multiply(number, variable.extent), i))
                     return
-                with w.loop(columns) as j:
+                with w.loop(columns, mark="" if across == 1 else SINGLE) as j:
                     self._put_one(
                         w, source, w.add(w.multiply(number, p.width), j), w.add(place, w.multiply(j, across))
                     )

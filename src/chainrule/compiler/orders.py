@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from ..graph import Graph, Node, names_of
 from ..operations import Type
@@ -50,7 +51,7 @@ class _Orders:
         self.fixed = {*graph.sources, *graph.outputs, *written, *host, *outside}
         self.fixed.update(operand for node in host for operand in node.inputs)
         self.fixed.update(node for node in nodes if part_of(node))
-        self.maps = {node: maps_of(node) for node in nodes}
+        self.maps = _all_maps(nodes)
         self.consumers: dict[Node, list[tuple[Node, int]]] = {}
         for node in nodes:
             for k, operand in enumerate(node.inputs):
@@ -140,6 +141,23 @@ def maps_of(node: Node) -> list[dict[int, int]]:
     if isinstance(form, View | Gather):
         return _read_maps(node, form)
     return [{} for _ in node.inputs]
+
+
+def _all_maps(nodes: Iterable[Node]) -> dict[Node, list[dict[int, int]]]:
+    """The maps of every node; equal operations on equal types are looked at once."""
+    known: dict[Any, list[dict[int, int]]] = {}
+    found = {}
+    for node in nodes:
+        key = (
+            node.operation,
+            node.types,
+            tuple(one.type for one in node.inputs),
+            tuple(node.attributes.items()),
+        )
+        if key not in known:
+            known[key] = maps_of(node)
+        found[node] = known[key]
+    return found
 
 
 class _Recorder:

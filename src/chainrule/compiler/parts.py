@@ -1,7 +1,7 @@
 """A long module in two parts that LLVM can work on at the same time, in two processes: it lets one thread at a time in.
 
 Only modules whose calls are read from a list are cut, and only at the list: a part calls into the other through the
-pointers that stand there, so the parts may lie anywhere in memory. Where a module is cut follows from its text alone.
+addresses that stand there, so the parts may lie anywhere in memory. Where a module is cut follows from its text alone.
 The second process is a help: where none can be started, or it fails, the part is made here, to the same bytes.
 """
 
@@ -15,8 +15,12 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from .entry import FUNCTIONS
+
 # Characters of a module that are worth a second process: it needs 0.1 s to begin, LLVM about 1.5 s for a million.
 _LONG = 600_000
+# So many LLVM is through with while a process begins, so the second part is shorter by that.
+_MEANWHILE = 60_000
 _DEFINITION = re.compile(r"^define (?:internal )?[^@]*@(\w+)\(.*?^}$", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"@(cr_\w+)")
 _WAY = "cr_way_"
@@ -33,28 +37,29 @@ def cut(text: str) -> list[str]:
         name: [one for one in dict.fromkeys(_NAME.findall(body)) if one in found and one != name]
         for name, body in found.items()
     }
-    # Ways to one function stay together.
-    groups: dict[str, list[str]] = {}
-    for name in found:
-        if name.startswith(_WAY):
-            groups.setdefault(calls[name][0], []).append(name)
-    if len(groups) < 2:
+    listed = [name for name in _listed(text) if name in found] if found else []
+    if len(listed) < 2:
         return [text]
-    first = _reached((name for name in found if not found[name].startswith("define internal")), calls)
+    ways = [name for name in found if name.startswith(_WAY)]
+    first = _reached(
+        [*(name for name in found if not found[name].startswith("define internal")), *ways], calls
+    )
     second: set[str] = set()
-    load = [sum(len(found[name]) for name in first), 0]
-    sizes = {name: sum(len(found[one]) for one in _reached(ways, calls)) for name, ways in groups.items()}
+    load = [sum(len(found[name]) for name in first), min(_MEANWHILE, len(text) // 10)]
+    needed = {name: _reached([name], calls) for name in listed}
+    sizes = {name: sum(len(found[one]) for one in some) for name, some in needed.items()}
     for name in sorted(
-        groups, key=lambda one: (-sizes[one], one)
+        listed, key=lambda one: (-sizes[one], one)
     ):  # the longest first, to the part that has less
         place = int(load[1] < load[0])
         load[place] += sizes[name]
-        (first, second)[place].update(_reached(groups[name], calls))
-    entries = [name for name in found if name.startswith(_WAY) and name in second]
-    declared = "".join(f"declare ptr @{name}(ptr, ptr)\n" for name in entries)
-    head = [line for line in _DEFINITION.sub("", text).splitlines() if line and not line.startswith("@cr_w")]
+        (first, second)[place].update(needed[name])
+    # Only their addresses are asked for, so it does not matter what they take.
+    elsewhere = [name for name in listed if name not in first]
+    declared = "".join(f"declare void @{name}()\n" for name in elsewhere)
+    head = [line for line in _DEFINITION.sub("", text).splitlines() if line and not line.startswith("@cr_")]
     bodies = [
-        found[name].replace("define internal ", "define ", 1) if name in entries else found[name]
+        found[name].replace("define internal ", "define ", 1) if name in elsewhere else found[name]
         for name in found
         if name in second
     ]
@@ -62,6 +67,12 @@ def cut(text: str) -> list[str]:
         _DEFINITION.sub(lambda one: one[0] if one[1] in first else "", text) + declared,
         "\n\n".join([*bodies, *head]) + "\n",
     ]
+
+
+def _listed(text: str) -> list[str]:
+    """The functions of which the module lists the addresses."""
+    begin = text.find(FUNCTIONS)
+    return _NAME.findall(text[begin + len(FUNCTIONS) : text.find("\n", begin)]) if begin >= 0 else []
 
 
 def _reached(names: Iterable[str], calls: dict[str, list[str]]) -> set[str]:

@@ -133,7 +133,7 @@ def plan(fusion: Fusion) -> Plan:
     return Plan(fusion, buffers, constants, results, 0, status, names)
 
 
-def arrange(plan: Plan, touched: Sequence[Iterable[Buffer]], sharing: bool = True) -> Plan:
+def arrange(plan: Plan, touched: Sequence[Iterable[Buffer]], sharing: bool) -> Plan:
     """Give the arena's buffers their bytes, by the nests (in order) that touch them; buffers that are needed at
     different times share, unless they must not.
     """

@@ -13,7 +13,12 @@ Number = int | str
 
 ROLLED = ", !llvm.loop !0"
 """Behind a loop's last branch: its turns are not to be written out one after the other."""
-ROLLED_MEANS = frozenset(("!0 = distinct !{!0, !1}", '!1 = !{!"llvm.loop.unroll.disable"}'))
+SINGLE = ", !llvm.loop !2"
+"""The same, and they are taken one at a time: vectors would have to be gathered from far apart."""
+MARKS_MEAN = frozenset((
+    "!0 = distinct !{!0, !1}", '!1 = !{!"llvm.loop.unroll.disable"}',
+    "!2 = distinct !{!2, !1, !3}", '!3 = !{!"llvm.loop.vectorize.enable", i1 false}',
+))  # fmt: skip
 """What a module with such loops must say."""
 
 
@@ -115,10 +120,10 @@ class Writer:
         self.start(after)
 
     @contextlib.contextmanager
-    def loop(self, stop: Number, step: int = 1, rolled: bool = False) -> Iterator[Number]:
+    def loop(self, stop: Number, step: int = 1, mark: str = "") -> Iterator[Number]:
         """The body for 0, step, 2·step … below `stop`; at least once: whoever calls knows that it is not empty.
 
-        `rolled`: LLVM must not write the turns out one after the other. The module needs `ROLLED_MEANS` then.
+        `mark`: what LLVM is told of the loop, ROLLED or SINGLE. The module needs `MARKS_MEAN` then.
         """
         if isinstance(stop, int) and stop <= step:
             yield 0
@@ -131,6 +136,6 @@ class Writer:
         yield index
         following = self.put(f"add nuw nsw i64 {index}, {step}")
         more = self.put(f"icmp slt i64 {following}, {stop}")
-        self.do(f"br i1 {more}, label %{head}, label %{after}{ROLLED if rolled else ''}")
+        self.do(f"br i1 {more}, label %{head}, label %{after}{mark}")
         self.lines.insert(place, f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{self.label} ]")
         self.start(after)
