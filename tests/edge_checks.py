@@ -103,6 +103,56 @@ def _windows(x: Any, size: int) -> Any:
 
 
 @check
+def check_operands_that_are_views() -> None:
+    """Products and convolutions of what lies elsewhere, or several times, or not at all."""
+    shown = [
+        lambda x: cr.repeat(x, 2, axis=0), lambda x: cr.repeat(x, 2, axis=1)[:, : x.shape[1]],
+        lambda x: cr.tile(x, (2, 1)), lambda x: cr.roll(x, 3, axis=1), lambda x: cr.roll(x, 1, axis=0),
+        lambda x: cr.flip(x, axis=1), lambda x: cr.flip(x, axis=0), lambda x: x[::2], lambda x: x[:, ::-1],
+        lambda x: cr.reshape(cr.matrix_transpose(x), (x.shape[0], x.shape[1])), lambda x: cr.concat([x, x[:1]], axis=0),
+        lambda x: cr.pad(x, ((1, 1), (0, 0))), lambda x: cr.take(x, cr.tensor([1, 1, 0]), axis=0),
+        lambda x: cr.broadcast_to(x[:1], (4, x.shape[1])), lambda x: cr.tril(x),
+        lambda x: cr.stack([x[0], x[2]], axis=0),
+    ]  # fmt: skip
+    for view in shown:
+        agree(lambda x, y, view=view: (view(x) @ y, cr.matrix_transpose(y) @ cr.matrix_transpose(view(x))),  # type: ignore[misc]
+              normal(4, 6), normal(6, 5, seed=1), machines=MACHINES[:1])  # fmt: skip
+        agree(
+            lambda x, y, view=view: y @ view(x),
+            normal(4, 6),
+            normal(3, view(cr.tensor(normal(4, 6))).shape[0], seed=1),
+        )  # type: ignore[misc]
+        agree(
+            lambda x, w, view=view: F.conv2d(view(x)[None, None], w), normal(4, 6), normal(2, 1, 2, 3, seed=1)
+        )  # type: ignore[misc]
+
+
+@check
+def check_one_of_several_results() -> None:
+    """Of what a loop over time gives, which NumPy may run, some results only."""
+    x = normal(4, 4)
+    for body in (
+        lambda c, one: (c + one, c * one),
+        lambda c, one: (cr.sort(c + one), c),
+        lambda c, one: (c, cr.sort(one)),
+    ):
+        agree(lambda x, body=body: cr.scan(body, x[0], x)[1] * 2.0, x)  # type: ignore[misc]
+        agree(lambda x, body=body: cr.scan(body, x[0], x)[0] * 2.0, x)  # type: ignore[misc]
+    agree(
+        lambda x: (
+            cr.scan(lambda c, one: ((c[0] + one, c[1] * 0.5), (c[1], one)), (x[0], x[1]), x)[0][0] - 1.0
+        ),
+        x,
+    )
+    agree(
+        lambda x: (
+            cr.scan(lambda c, one: ((cr.sort(c[0]), c[1] * 0.5), (c[1], one)), (x[0], x[1]), x)[1][0] - 1.0
+        ),
+        x,
+    )
+
+
+@check
 def check_nested_sums_in_blocks() -> None:
     """Sums over more than one block, over very many, with one column, with several loops around, wide rows."""
     cases = [
@@ -250,14 +300,11 @@ def check_values_that_go_round() -> None:
     def function(x: Any) -> Any:
         with cr.no_grad():
             w.copy_(cr.flip(w) * x)
+        y = x * 4.0
         return {
-            "none": None,
-            "text": "a",
-            "x": x,
-            "other": other,
-            "number": 3,
+            "none": None, "text": "a", "x": x, "other": other, "number": 3, "same": [y, {"y": y}],
             "twice": [w.detach(), x * 2.0, x * 2.0],
-        }
+        }  # fmt: skip
 
     found = []
     for run in (function, cr.compile(function)):
@@ -267,8 +314,71 @@ def check_values_that_go_round() -> None:
             out = run(cr.tensor([1.5 + k]))
             seen.append([out["none"], out["text"], out["number"], out["x"].tolist(), out["other"].tolist()])
             seen.append([*(one.tolist() for one in out["twice"]), w.tolist()])
+            seen.append([out["same"][0] is out["same"][1]["y"], out["same"][0].tolist()])
         found.append(seen)
     assert found[0] == found[1]
+
+
+@check
+def check_gradients_that_are_taken_away() -> None:
+    """A step that forgets a gradient which was there before it, with and without having read it."""
+    for read in (False, True):
+        found = []
+        for compiled in (False, True):
+            w, v = (cr.tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+
+            def step(x: Any, w: Any = w, v: Any = v) -> Any:
+                total = cr.sum(x * w.detach()) + (cr.sum(w.grad) if read else 0.0)  # noqa: B023
+                w.grad = None
+                cr.sum(v * x).backward()
+                return total
+
+            run = cr.compile(step) if compiled else step
+            seen = []
+            for k in range(3):
+                cr.sum(w * (k + 1.0)).backward()
+                seen.append([run(cr.tensor([1.0, 3.0])).item(), w.grad is None, v.grad.tolist()])
+            found.append(seen)
+        assert found[0] == found[1], found
+
+
+@check
+def check_state_of_another_type() -> None:
+    """Buffers and parameters that get another shape or dtype from outside between two calls."""
+
+    class Held(cr.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("held", cr.tensor([1.0, 2.0]))
+            self.weight = cr.nn.Parameter(cr.tensor([1.0, 2.0]))
+
+        def __call__(self, x: Any) -> Any:
+            return cr.sum(self.held * x) + cr.sum(self.weight * 2.0)
+
+    def wider(model: Any) -> None:
+        model.held = cr.tensor([1.0, 2.0, 3.0])
+
+    def double(model: Any) -> None:
+        model.held = cr.tensor([1.0, 2.0, 3.0], dtype=cr.float64)
+
+    def fresh(model: Any) -> None:
+        model.weight = cr.nn.Parameter(cr.tensor([[4.0, 5.0], [1.0, 0.5]]))
+
+    def renamed(model: Any) -> None:
+        model.held.cell.write(np.array([4.0, 5.0], "float64"))
+
+    found = []
+    for compiled in (False, True):
+        model = Held()
+        run = cr.compile(model) if compiled else model
+        seen = []
+        for change in (lambda model: None, wider, double, fresh, renamed, lambda model: None):
+            change(model)
+            for _ in range(2):
+                out = run(cr.tensor(np.full(model.held.shape, 0.5, model.held.dtype)))
+                seen.append((out.item(), str(out.dtype)))
+        found.append(seen)
+    assert found[0] == found[1], found
 
 
 @check

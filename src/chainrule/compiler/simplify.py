@@ -38,7 +38,9 @@ def simplify(graph: Graph, thorough: bool = True) -> Graph:
     simpler.reads = {slot: node for slot, node in simpler.reads.items() if node in used}
     simpler.checks = _needed(simpler.checks)
     simpler.writes = {
-        slot: node for slot, node in simpler.writes.items() if simpler.reads.get(slot) is not node
+        slot: node
+        for slot, node in simpler.writes.items()
+        if node is None or simpler.reads.get(slot) is not node
     }
     return simpler
 
