@@ -364,18 +364,19 @@ def check_state_of_another_type() -> None:
     def fresh(model: Any) -> None:
         model.weight = cr.nn.Parameter(cr.tensor([[4.0, 5.0], [1.0, 0.5]]))
 
-    def renamed(model: Any) -> None:
+    def rewritten(model: Any) -> None:
         model.held.cell.write(np.array([4.0, 5.0], "float64"))
+        model.weight.cell.write(np.array([[1.0], [3.0], [5.0]]))
 
     found = []
     for compiled in (False, True):
         model = Held()
         run = cr.compile(model) if compiled else model
         seen = []
-        for change in (lambda model: None, wider, double, fresh, renamed, lambda model: None):
+        for change in (lambda model: None, wider, double, fresh, rewritten, lambda model: None):
             change(model)
-            for _ in range(2):
-                out = run(cr.tensor(np.full(model.held.shape, 0.5, model.held.dtype)))
+            for _ in range(3):
+                out = run(cr.tensor(0.5))
                 seen.append((out.item(), str(out.dtype)))
         found.append(seen)
     assert found[0] == found[1], found

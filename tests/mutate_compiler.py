@@ -1,6 +1,6 @@
 """Put faults into the compiler and the runtime, one at a time, and count how many of them the quick checks find.
 
-    python tests/mutate_compiler.py                       # all: about 420 generated faults and those made by hand
+    python tests/mutate_compiler.py                       # all: about 440 generated faults and those made by hand
     python tests/mutate_compiler.py product merge         # those of some modules
     python tests/mutate_compiler.py --most 3 --seed 1     # other ones, up to 3 in a function
 
