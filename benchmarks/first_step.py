@@ -163,7 +163,101 @@ def examples() -> Call:
     return lambda: step(x, y)
 
 
-STEPS = {one.__name__: one for one in (gpt, cnn, residual, resnet, chain_short, chain, examples)}
+def gan() -> Call:
+    """A generator of four transposed convolutions against a classifier of four: both learn in one step, with Adam."""
+    cr.manual_seed(0)
+    widths = (64, 32, 16)
+    generator = nn.Sequential(
+        nn.ConvTranspose2d(32, 64, 4),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        *(
+            layer
+            for before, after in zip(widths, widths[1:])
+            for layer in (nn.ConvTranspose2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
+        ),
+        nn.ConvTranspose2d(16, 3, 4, 2, 1),
+        nn.Tanh(),
+    )
+    critic = nn.Sequential(
+        *(
+            layer
+            for before, after in zip((3, 16, 32), (16, 32, 64))
+            for layer in (nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2))
+        ),
+        nn.Conv2d(64, 1, 4),
+        nn.Flatten(),
+    )
+    learners = [optim.Adam(one.parameters(), lr=2e-4, betas=(0.5, 0.999)) for one in (generator, critic)]
+    random = np.random.default_rng(0)
+    real = cr.tensor(random.normal(size=(16, 3, 32, 32)).astype("float32"))
+    noise = cr.tensor(random.normal(size=(16, 32, 1, 1)).astype("float32"))
+
+    def surely(scores: cr.Tensor, truth: float) -> cr.Tensor:
+        return cr.functional.binary_cross_entropy_with_logits(scores, cr.full_like(scores, truth))
+
+    @cr.compile
+    def step(real: cr.Tensor, noise: cr.Tensor) -> tuple[cr.Tensor, cr.Tensor]:
+        made = generator(noise)
+        seen = surely(critic(real), 1.0) + surely(critic(made.detach()), 0.0)
+        seen.backward()
+        learners[1].step()
+        learners[1].zero_grad()
+        fooled = surely(critic(made), 1.0)
+        fooled.backward()
+        learners[0].step()
+        for one in learners:
+            one.zero_grad()
+        return seen, fooled
+
+    return lambda: step(real, noise)
+
+
+def style() -> Call:
+    """An image learns the products of feature maps of one picture and the features of another: ten convolutions."""
+    cr.manual_seed(0)
+    widths = (3, 16, 16, 32, 32, 64, 64, 64, 64, 64, 64)
+    layers = [nn.Conv2d(before, after, 3, padding=1) for before, after in zip(widths, widths[1:])]
+    for layer in layers:
+        layer.requires_grad_(False)
+    random = np.random.default_rng(0)
+    pictures = [cr.tensor(random.normal(size=(1, 3, 64, 64)).astype("float32")) for _ in range(2)]
+    image = cr.tensor(pictures[0].numpy(), requires_grad=True)
+    optimizer = optim.Adam([image], lr=0.05)
+
+    def features(x: cr.Tensor) -> list[cr.Tensor]:
+        found = []
+        for k, layer in enumerate(layers):
+            x = cr.relu(layer(x))
+            found.append(x)
+            x = cr.functional.avg_pool2d(x, 2) if k in (1, 3, 7) else x
+        return found
+
+    def products(x: cr.Tensor) -> cr.Tensor:
+        flat = cr.reshape(x, (x.shape[1], -1))
+        return flat @ flat.T / flat.size
+
+    with cr.no_grad():
+        content, manner = (features(one) for one in pictures)
+        wanted = [products(one) for one in manner]
+
+    @cr.compile
+    def step() -> cr.Tensor:
+        now = features(image)
+        loss = cr.mean((now[7] - content[7]) ** 2.0)
+        for one, other in zip(now, wanted):
+            loss = loss + 100.0 * cr.mean((products(one) - other) ** 2.0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    return step
+
+
+STEPS = {
+    one.__name__: one for one in (gpt, cnn, residual, resnet, gan, style, examples, chain_short, chain)
+}
 
 
 def seconds_of_processors() -> float:
