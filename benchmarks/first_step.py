@@ -10,6 +10,7 @@ the process and of its children, which tell more where others are at work on the
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -173,7 +174,7 @@ def gan() -> Call:
         nn.ReLU(),
         *(
             layer
-            for before, after in zip(widths, widths[1:])
+            for before, after in itertools.pairwise(widths)
             for layer in (nn.ConvTranspose2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
         ),
         nn.ConvTranspose2d(16, 3, 4, 2, 1),
@@ -217,7 +218,7 @@ def style() -> Call:
     """An image learns the products of feature maps of one picture and the features of another: ten convolutions."""
     cr.manual_seed(0)
     widths = (3, 16, 16, 32, 32, 64, 64, 64, 64, 64, 64)
-    layers = [nn.Conv2d(before, after, 3, padding=1) for before, after in zip(widths, widths[1:])]
+    layers = [nn.Conv2d(before, after, 3, padding=1) for before, after in itertools.pairwise(widths)]
     for layer in layers:
         layer.requires_grad_(False)
     random = np.random.default_rng(0)
@@ -255,9 +256,7 @@ def style() -> Call:
     return step
 
 
-STEPS = {
-    one.__name__: one for one in (gpt, cnn, residual, resnet, gan, style, examples, chain_short, chain)
-}
+STEPS = {one.__name__: one for one in (gpt, cnn, residual, resnet, gan, style, examples, chain_short, chain)}
 
 
 def seconds_of_processors() -> float:

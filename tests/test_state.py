@@ -14,6 +14,7 @@ import pytest
 import chainrule as cr
 import state_idioms
 import state_idioms_of_classes  # noqa: F401 - adds its own to the list
+import state_idioms_of_gradients  # noqa: F401
 import state_idioms_of_networks  # noqa: F401
 import state_idioms_of_python  # noqa: F401
 import state_idioms_outside  # noqa: F401

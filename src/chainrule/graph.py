@@ -68,6 +68,15 @@ class Trace(Protocol):
     def write_grad(self, cell: Cell, node: Node | None) -> None:
         """From here on the cell's gradient is `node`, or none."""
 
+    def gradient(self, cell: Cell, handle: Callable[[Node], Any]) -> Any:
+        """The tensor that is the cell's gradient, made with `handle` where there is none yet; None without one."""
+        node = self.read_grad(cell)
+        return None if node is None else handle(node)
+
+    def set_gradient(self, cell: Cell, tensor: Any) -> None:
+        """From here on the cell's gradient is this tensor, or None."""
+        self.write_grad(cell, None if tensor is None else tensor.node)
+
     def apply(self, operation: Operation, inputs: tuple[Node, ...], attributes: Attributes) -> Node:
         """Record one operation on nodes of which at least one has no array."""
 

@@ -182,8 +182,8 @@ class Tensor(Operators):
                 )
             return self._grad
         if state.trace is not None:
-            node = state.trace.read_grad(self._cell)
-            return None if node is None else wrap(node)
+            traced: Tensor | None = state.trace.gradient(self._cell, wrap)
+            return traced
         grad: Tensor | None = self._cell.grad
         return grad
 
@@ -200,7 +200,7 @@ class Tensor(Operators):
             self._grad = value
             self._lost = False
         elif state.trace is not None:
-            state.trace.write_grad(self._cell, None if value is None else value.node)
+            state.trace.set_gradient(self._cell, value)
         else:
             self._cell.grad = value
 

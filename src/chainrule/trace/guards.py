@@ -260,7 +260,8 @@ class Guards:
                 f"if len({{{', '.join(f'id({one})' for one in distinct)}}}) != {len(distinct)}: return None"
             )
         arrays = ", ".join(writer.given[node] for node in self._inputs)
-        needed = "".join(f"{one.variable}, " for one in self._needed)
+        # What no guarded place leads to is the very object that was met.
+        needed = "".join(f"{one.variable or writer.bind(one.value)}, " for one in self._needed)
         return writer.function(f"return [{arrays}], ({needed})")
 
     def _all(self) -> list[Pattern]:

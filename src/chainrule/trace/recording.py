@@ -5,6 +5,7 @@ Knows cells, nodes and operations; knows nothing of arguments, tensors or machin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ class Tracing(Trace):
         self.arrays: dict[Cell, Node] = {}
         self.grads: dict[Cell, Node | None] = {}
         self.grad_was_none: dict[Cell, bool] = {}
+        # The tensors that are gradients now, where somebody has seen them; those of gradients that were there before.
+        self.gradients: dict[Cell, Any] = {}
+        self.found_gradients: dict[Cell, Any] = {}
+        # Cells whose gradient an effect of the call puts there: a tensor that is also somewhere else.
+        self.kept_gradients: set[Cell] = set()
         self.written: dict[Slot, None] = {}
         self.deposited: dict[Cell, tuple[Node, Any]] = {}
         self.checks: list[Check] = []
@@ -94,10 +100,39 @@ class Tracing(Trace):
             if present is not None:
                 node = self.reads[cell, "grad"] = Node(READ, type=(cell.type,))
             self.grads[cell] = node
+        self._follow(cell)
         return self.grads[cell]
 
     def write_grad(self, cell: Cell, node: Node | None) -> None:
-        """The gradient is `node` from here on."""
+        """The gradient is `node` from here on, which is another tensor."""
+        self._follow(cell)
+        self.gradients.pop(cell, None)
+        self._put_grad(cell, node)
+
+    def gradient(self, cell: Cell, handle: Callable[[Node], Any]) -> Any:
+        """The same tensor each time, until another takes its place: what it is changed to in place is the gradient."""
+        node = self.read_grad(cell)
+        if node is None:
+            return None
+        if cell not in self.gradients:
+            self.gradients[cell] = handle(node)
+            if self.reads.get((cell, "grad")) is node:
+                self.found_gradients[cell] = self.gradients[cell]
+        return self.gradients[cell]
+
+    def set_gradient(self, cell: Cell, tensor: Any) -> None:
+        """This very tensor is the gradient from here on."""
+        self.write_grad(cell, None if tensor is None else tensor.node)
+        if tensor is not None:
+            self.gradients[cell] = tensor
+
+    def _follow(self, cell: Cell) -> None:
+        """A tensor that is a gradient may have been changed in place."""
+        tensor = self.gradients.get(cell)
+        if tensor is not None and tensor.node is not self.grads[cell]:
+            self._put_grad(cell, tensor.node)
+
+    def _put_grad(self, cell: Cell, node: Node | None) -> None:
         self.grads[cell] = node
         self.written[cell, "grad"] = None
         if node is not None and cell.requires_grad:
@@ -208,6 +243,8 @@ class Tracing(Trace):
 
     def close(self) -> tuple[dict[Slot, Node | None], list[Check]]:
         """What is written, and all checks, those of the gradients at the end."""
+        for cell in self.gradients:
+            self._follow(cell)
         writes: dict[Slot, Node | None] = {}
         for cell, part in self.written:
             if cell in self.local:
@@ -215,10 +252,14 @@ class Tracing(Trace):
             node = self.arrays[cell] if part == "array" else self.grads[cell]
             if part == "grad" and node is None and self.grad_was_none.get(cell):
                 continue
+            if part == "grad" and cell in self.kept_gradients:
+                continue
             if node is None or self.reads.get((cell, part)) is not node:
                 writes[cell, part] = node
         if config.check_finite:
             self._check_gradients()
+        self.gradients.clear()
+        self.found_gradients.clear()
         return writes, self.checks
 
     def _check_gradients(self) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import gc
 import re
 import types
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 import numpy as np
 
 from ..errors import TraceError
-from ..graph import Node
+from ..graph import Cell, Node
 from ..operations import NO_ATTRIBUTES, WITHOUT_GRAPH
 from ..tensor import Tensor
 from ..tensor.number import TracedNumber, is_number
@@ -25,12 +25,15 @@ from .recording import Tracing
 from .spaces import MISSING, Attributes, Slots, held_by, slots_of
 from .surroundings import Surroundings
 from .templates import (
+    Apart,
     Assign,
     Constant,
     Effect,
     Extend,
     Fill,
     Found,
+    Gradient,
+    Hold,
     Kept,
     LeafResult,
     Nested,
@@ -38,6 +41,7 @@ from .templates import (
     Once,
     Print,
     Rebind,
+    Regrade,
     Renew,
     Require,
     Result,
@@ -73,6 +77,8 @@ class Recipes:
         # Tensors that go into places of the user's, by identity, and those that buffers were assigned.
         self._kept: set[int] = set()
         self._buffered: dict[int, tuple[Tensor, str]] = {}
+        self._gradients_found: dict[int, Cell] = {}
+        self._looked_up: list[Template] = []
 
     # ------------------------------------------------------------------------------- values
 
@@ -123,7 +129,18 @@ class Recipes:
             return made
         once = Once(made)
         self._made[id(value)] = value, once
+        if isinstance(made, Gradient):  # looked up once, before it may be replaced
+            once.shared = self.shares = True
+            self._looked_up.append(once)
         return once
+
+    @property
+    def _found_gradients(self) -> dict[int, Cell]:
+        """The tensors that were gradients before, by identity."""
+        found = self._tracing.found_gradients
+        if len(found) != len(self._gradients_found):
+            self._gradients_found = {id(tensor): cell for cell, tensor in found.items()}
+        return self._gradients_found
 
     def _output(self, node: Node) -> int:
         if node not in self._numbers:
@@ -144,6 +161,9 @@ class Recipes:
             # An array of the caller's comes back as the tensor that the function has seen.
             return self._result(value) if handle.owner is not None else self._of(handle)
         cell = value._cell
+        found = self._found_gradients.get(id(value))
+        if found is not None:
+            return Gradient(found)
         if cell is None:
             pattern = self._around.pattern_of(value)
             return Constant(value) if pattern is not None else self._result(value)
@@ -245,11 +265,41 @@ class Recipes:
         for cell, before in self._tracing.flags.items():
             if cell.requires_grad is not before and cell not in self._tracing.local:
                 made.append(Require(cell, cell.requires_grad))
+        made += self._gradients(made)
         self._outliving = False
         for values, keywords in self._tracing.printed:
             items = tuple(self.make(one) for one in values)
             made.append(Print(items, keywords))
         self._refuse_shared_buffers()
+        return [Hold(tuple(self._looked_up)), *made] if self._looked_up else made
+
+    def _gradients(self, others: list[Effect]) -> list[Effect]:
+        """Gradients that were changed in place, and those that are the same tensor as something that is kept."""
+        tracing, around = self._tracing, self._around
+        changed = {
+            cell: tensor
+            for cell, tensor in tracing.found_gradients.items()
+            if tensor.node is not tracing.reads[cell, "grad"] and cell not in tracing.local
+        }
+        made: list[Effect] = [
+            Regrade(cell, (), self._output(tensor.node)) for cell, tensor in changed.items()
+        ]
+        tracing.kept_gradients.update(
+            cell for cell, tensor in changed.items() if tracing.gradients.get(cell) is tensor
+        )
+        several = Counter(id(tensor) for tensor in tracing.gradients.values())
+        for cell, tensor in tracing.gradients.items():
+            kept = id(tensor) in self._made or id(tensor) in around.handles or several[id(tensor)] > 1
+            if kept and cell not in tracing.local and tracing.found_gradients.get(cell) is not tensor:
+                made.append(Regrade(cell, (self.make(tensor),)))
+                tracing.kept_gradients.add(cell)
+        handles = [one for one in around.handles.values() if not isinstance(one.pattern, pt.History)]
+        rebound = [one for one in handles if one.tensor._node is not one.planted[0] and one.owner is None]
+        apart = tuple(cell for cell, part in tracing.reads if part == "grad")
+        if apart and (changed or rebound):
+            where = tuple(self._of(one) for one in (handles if changed else rebound))
+            node = next(one.node for one in (*changed.values(), *(one.tensor for one in rebound)))
+            made.append(Apart(apart, where, node.origin))
         return made
 
     def _refuse_shared_buffers(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Origin, TraceError
 from ..graph import Cell, Node
 from ..operations import CONSTANT, Array
 from ..operations import Attributes as Marks
@@ -94,6 +95,17 @@ class Once(Template):
         """The object's own parts."""
         yield self
         yield from self.inner.parts()
+
+
+@dataclass(frozen=True)
+class Gradient(Template):
+    """The tensor that is a cell's gradient when the call begins."""
+
+    cell: Cell
+
+    def build(self, call: Call, outputs: Outputs) -> Any:
+        """To be asked before anything is written: see `Hold`."""
+        return self.cell.grad
 
 
 @dataclass(frozen=True)
@@ -348,6 +360,72 @@ class Renew(Effect):
             self.space.assign(self.name, now)
 
         return commit
+
+
+@dataclass(frozen=True)
+class Hold(Effect):
+    """What is found when the call begins is looked up before it may be replaced."""
+
+    items: tuple[Template, ...]
+
+    def prepare(self, call: Call, outputs: Outputs) -> Callable[[], None]:
+        """Nothing is left to do."""
+        for one in self.items:
+            one.build(call, outputs)
+        return lambda: None
+
+
+@dataclass(frozen=True)
+class Regrade(Effect):
+    """A cell's gradient is a tensor that is somewhere else too; or the tensor that it is stands for other numbers."""
+
+    cell: Cell
+    items: tuple[Template, ...]
+    value: int | None = None
+
+    def prepare(self, call: Call, outputs: Outputs) -> Callable[[], None]:
+        """The numbers go into the tensor that is there when the call begins."""
+        cell = self.cell
+        if self.value is None:
+            (tensor,) = (one.build(call, outputs) for one in self.items)
+
+            def replace() -> None:
+                cell.grad = tensor
+
+            return replace
+        there, array = cell.grad, outputs[self.value]
+
+        def change() -> None:
+            if there._cell is not None:
+                there._cell.write(np.array(array))
+            else:
+                there._node = Node(CONSTANT, value=array)
+
+        return change
+
+
+@dataclass(frozen=True)
+class Apart(Effect):
+    """What the function has taken for two tensors must not be one: gradients that it reads, and others that it meets.
+
+    A trace may meet some that it has no use for, so they are nothing that two traces are compared by.
+    """
+
+    cells: tuple[Cell, ...]
+    others: tuple[Template, ...]
+    origin: Origin | None
+
+    def prepare(self, call: Call, outputs: Outputs) -> Callable[[], None]:
+        """Raises TraceError before anything is written."""
+        others = [one.build(call, outputs) for one in self.others]
+        for cell in self.cells:
+            if any(cell.grad is one for one in others):
+                raise TraceError(
+                    f"a compiled step changes a tensor in place that is the .grad of {cell.name or 'a tensor'} and is "
+                    "kept elsewhere too. Keep a copy of the gradient: x.grad.clone()",
+                    self.origin,
+                )
+        return lambda: None
 
 
 @dataclass(frozen=True)
