@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import subprocess
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,8 +18,9 @@ from unittest import mock
 import numpy as np
 
 import chainrule as cr
+import test_parts
 from chainrule import functional as F
-from chainrule.compiler import cache, compile_graph, known, machine
+from chainrule.compiler import cache, compile_graph, entry, known, machine, parts
 from chainrule.compiler import loops as ir
 from chainrule.compiler.indices import Index, Variable
 from chainrule.compiler.plan import Buffer
@@ -494,6 +496,39 @@ def check_what_is_known_says_the_same() -> None:
         ):  # fmt: skip
             cache.store("e" * 64, content)
             assert (known.recall("e" * 64) is not None) is trusted, content
+
+
+@check
+def check_long_modules_in_two_parts() -> None:
+    """Made in one part, in two by this process, in two by two processes: the same bits."""
+    before = entry._MOST_WRITTEN, entry._LEAST_ALIKE, parts._LONG, parts._processors
+    cached = os.environ.get("CHAINRULE_CACHE")
+    os.environ["CHAINRULE_CACHE"] = "0"
+    entry._MOST_WRITTEN, entry._LEAST_ALIKE = 8, 1
+    try:
+        machine._natives.clear()
+        whole, step = test_parts.bits(2)
+        parts._LONG = 0
+        text = step.stages()["llvm"]
+        first, second = parts.cut(text)
+        assert test_parts.functions(first) | test_parts.functions(second) == test_parts.functions(text)
+        assert 0.2 < len(first) / (len(first) + len(second)) < 0.8
+        assert parts.separate(parts.join([b"one", b"", b"three"])) == [b"one", b"", b"three"]
+        assert parts.separate(parts.join([b"one"])) == [b"one"]
+        for processors, start in (
+            (1, parts._start),
+            (2, parts._start),
+            (2, test_parts.Lost("cannot be started")),
+        ):
+            parts._processors, parts._start = lambda count=processors: count, start
+            machine._natives.clear()
+            assert test_parts.bits(2)[0] == whole, processors
+    finally:
+        parts._start = subprocess.Popen
+        entry._MOST_WRITTEN, entry._LEAST_ALIKE, parts._LONG, parts._processors = before
+        os.environ.pop("CHAINRULE_CACHE")
+        if cached is not None:
+            os.environ["CHAINRULE_CACHE"] = cached
 
 
 @check

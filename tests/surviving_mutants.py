@@ -49,6 +49,7 @@ REASONS = {
     "text": "only texts",
     "elsewhere": "other machines or systems",
     "never": "guards that nothing reaches",
+    "start": "runs once, before any check",
 }
 
 #: fault: (kind of reason, why no result can tell it).
@@ -60,6 +61,15 @@ SURVIVORS: dict[str, tuple[str, str]] = {
     "compiler.__init__._compile_graph: without _dump('fuse', fusion)": (
         "text",
         "a stage is printed for people",
+    ),
+    "compiler.assembler._dispose: without manager.detach()": (
+        "equal",
+        "llvmlite's own way finds an empty method",
+    ),
+    "compiler.assembler.assemble: without _dispose(manager)": ("speed", "memory that is not given back"),
+    "compiler.assembler.main: without sys.path.insert(0, folder)": (
+        "speed",
+        "the second process fails, and the part is made in this one",
     ),
     "compiler.builder.Builder.index: self.add(whole, self.literal(size, int64)): arguments exchanged": (
         "equal",
@@ -151,6 +161,10 @@ SURVIVORS: dict[str, tuple[str, str]] = {
         "text",
         "numbers in the names of values",
     ),
+    "compiler.machine._binding: hasattr(held, 'acquire'): arguments exchanged": (
+        "start",
+        "nothing could be compiled",
+    ),
     "compiler.machine._is_object: without sys.platform == 'win32' or code.startswith(b'\\xcf\\xfa\\xed…": (
         "elsewhere",
         "macOS and Windows",
@@ -179,7 +193,15 @@ SURVIVORS: dict[str, tuple[str, str]] = {
         "never",
         "NumPy's calls and loops over time come before all that writes over what they read",
     ),
+    "compiler.module._Module.__init__: False → True": (
+        "speed",
+        "threads are started for steps that share nothing",
+    ),
     "compiler.module._Module.nest: without not more": ("never", "a contraction is alone in its nest"),
+    "compiler.module._Module.product: if any((mark in one for one in functions.values() for mark i… → True": (
+        "text",
+        "a declaration that nobody uses",
+    ),
     "compiler.module.libraries: always 'f'": (
         "elsewhere",
         "where the C library's functions are not found in the process already",
@@ -197,6 +219,10 @@ SURVIVORS: dict[str, tuple[str, str]] = {
     ),
     "compiler.nested._Driver._computing: 1 → 2 #2": ("equal", "a sum that is cut has three blocks at least"),
     "compiler.nested._Driver._kept: True → False": ("never", "there are as many places as loops"),
+    "compiler.nested._Driver._packing: w.multiply(number, p.width): arguments exchanged": (
+        "equal",
+        "a product",
+    ),
     "compiler.nested._Task.divided: if divisor == 1 → False": ("speed", "a division by 1"),
     "compiler.nested._Task.moved: self.add(start, self.multiply(number, step)): arguments exchanged": (
         "equal",
@@ -262,6 +288,21 @@ SURVIVORS: dict[str, tuple[str, str]] = {
     ),
     "compiler.panels._transposed: always 4": ("speed", "a smaller alignment than there is"),
     "compiler.panels.packer_text: if way == 'across' → False": ("speed", "packed element by element"),
+    "compiler.parts._Helper.__init__: without ''": ("elsewhere", "Pythons that do not know where they are"),
+    "compiler.parts._Helper._talk: without self._answer.append(answer)": (
+        "speed",
+        "the part is made again in this process",
+    ),
+    "compiler.parts._Helper.end: without self._process.kill()": (
+        "speed",
+        "a process that nobody needs ends later",
+    ),
+    "compiler.parts._Helper.result: 0 → -1": ("equal", "there is one answer"),
+    "compiler.parts._processors: 1 → 2": (
+        "elsewhere",
+        "systems that do not tell which processors a process may use",
+    ),
+    "compiler.parts.separate: 8 → 7 #2": ("equal", "no object file is that long"),
     "compiler.plan._Alive.add: always None #2": ("never", "a guard against a fault of the compiler itself"),
     "compiler.plan._allocate: max(total, buffer.offset + size): arguments exchanged": (
         "equal",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
+import queue
+import random
 import types
 from collections.abc import Callable
 from typing import Any
@@ -149,6 +152,41 @@ def test_a_step_that_is_no_graph_runs_in_segments() -> None:
     assert results[0][0] == pytest.approx(results[1][0])
     assert results[0][1] == pytest.approx(results[1][1])
     np.testing.assert_allclose(results[0][2], results[1][2], rtol=1e-6)
+
+
+class TestWhatCannotBePutBack:
+    """With `fallback=True` Python runs again what the attempt to record has run: only what can be put back."""
+
+    @pytest.mark.parametrize("kind", ["iterator", "generator", "queue"])
+    def test_is_an_error_with_its_line(self, kind: str) -> None:
+        numbers, waiting = itertools.count(), queue.SimpleQueue[int]()
+        for k in range(5):
+            waiting.put(k)
+        made = (k for k in range(5))
+        take = {"iterator": lambda: next(numbers), "generator": lambda: next(made), "queue": waiting.get}[
+            kind
+        ]
+
+        @cr.compile(fallback=True)
+        def step(x: cr.Tensor) -> cr.Tensor:
+            return x * take()
+
+        with pytest.raises(cr.TraceError, match=r"test_state.py:\d+"):
+            step(cr.ones(1))
+
+    def test_random_numbers_are_put_back(self) -> None:
+        found = []
+        for compiled in (False, True):
+            random.seed(0)
+            np.random.seed(0)
+            own = np.random.default_rng(0)
+
+            def step(x: cr.Tensor, own: Any = own) -> cr.Tensor:
+                return x * random.random() + float(np.random.rand()) + own.random()
+
+            run = cr.compile(step, fallback=True) if compiled else step
+            found.append([run(cr.ones(1)).item() for _ in range(3)])
+        assert found[0] == found[1]
 
 
 def test_a_result_kept_with_its_history_is_refused() -> None:

@@ -21,7 +21,7 @@ from ..errors import ArgumentError, RecompileWarning, TraceError, warn
 from ..graph import Graph, state
 from ..locks import FINDING, lock
 from ..structure import can_return, changes_since
-from ..trace import NeedsNumber, Plain, Traced, difference_between, trace
+from ..trace import MovedOn, NeedsNumber, Plain, Traced, difference_between, trace
 from .audit import Audit, audit_program
 from .device import DeviceProgram
 from .device_report import audit_device, report_of_device
@@ -104,7 +104,7 @@ class Compiled(Generic[P, R]):
 
     def _fall_back(self, failure: TraceError, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What cannot be one graph runs in segments from here on, if that was asked for."""
-        if not self._fallback:
+        if not self._fallback or isinstance(failure, MovedOn):
             raise failure
         self.fallback_reason = str(failure)
         self._programs, self._last = [], None
@@ -146,7 +146,7 @@ class Compiled(Generic[P, R]):
         if told is not None:
             self._programs = [one for one in self._programs if one is not program]
             self._last = None
-            raise TraceError(
+            raise MovedOn(
                 f"a compiled step does the same at each call; {self._name} computes something else although nothing "
                 f"that it depends on has changed: {told[0]}. Compute what changes before the step and pass it as an "
                 "argument",
@@ -361,7 +361,8 @@ def compile(function: Any = None, *, backend: str | None = None, fallback: bool 
     has; parameters stay there from step to step); without it `cr.config.backend` decides.
     fallback: a function that is no graph (it asks for numbers on the way, its shapes depend on the data, it reads files
     or draws NumPy's random numbers) runs as Python at each call, and its operations in native segments between the
-    places where numbers are asked for; `fallback_reason` says why. Native only.
+    places where numbers are asked for; `fallback_reason` says why. An iterator, a queue or a socket that the attempt
+    to record it has moved on cannot be put back: that stays an error. Native only.
     What the function reads besides its arguments (attributes, lists, dicts, globals, closures) is compared at each
     call; what it writes there is written by each call; numbers that change become inputs. `print` and `tensor.item()`
     are delivered after the call.

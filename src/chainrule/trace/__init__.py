@@ -4,7 +4,7 @@ Knows Python functions, tensors and cells; knows nothing of what becomes of the 
 """
 
 from ..ops.bounds import describe_range
-from .function import NeedsNumber, Traced, trace, tracing_lock
+from .function import MovedOn, NeedsNumber, Traced, trace, tracing_lock
 from .guards import UNGUARDED, Difference
 from .patterns import Given, Held, Number, Plain
 from .purity import difference_between
@@ -15,7 +15,7 @@ __all__ = [
     "UNGUARDED", "Constant", "Difference",
     "Given",
     "Held",
-    "NeedsNumber",
+    "MovedOn", "NeedsNumber",
     "Nested",
     "Number",
     "Once",

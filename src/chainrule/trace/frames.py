@@ -179,11 +179,12 @@ def is_own_module(name: str | None) -> bool:
 
 
 class Impurity(NamedTuple):
-    """Something that a graph cannot do again: what, where, and what to do instead."""
+    """Something that a graph cannot do again: what, where, and what to do instead; whether it cannot be taken back."""
 
     what: str
     origin: Origin | None
     cure: str
+    moves_on: bool
 
 
 class Observer:
@@ -223,7 +224,9 @@ class Observer:
         found = _impure(function)
         if found is not None:
             origin = find_origin_of(frame)
-            self.impurities.append(Impurity(found[0], origin, found[1]))
+            owner = getattr(function, "__self__", None)
+            moves_on = found[1] is _OUTSIDE or function is input or isinstance(owner, socket.socket)
+            self.impurities.append(Impurity(found[0], origin, found[1], moves_on))
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:

@@ -90,6 +90,10 @@ class NeedsNumber(Exception):
         self.keys = keys
 
 
+class MovedOn(TraceError):
+    """The attempt has moved on what cannot be put back, so Python would not do what it does without the attempt."""
+
+
 class _Unlocated(Exception):
     """Something that a graph cannot do again, of which the line is still to be found."""
 
@@ -127,16 +131,16 @@ def trace(
             first, second = second, _trace(function, args, keywords, name, dynamic, True)
         told = difference_between(first, second)
         if told is not None:
-            raise _impure(f"it computes something else at each call: {told[0]}", told[1])
+            raise _impure(f"it computes something else at each call: {told[0]}", told[1], kind=MovedOn)
     return second
 
 
-def _impure(what: str, origin: Any, cure: str = "") -> TraceError:
+def _impure(what: str, origin: Any, cure: str = "", kind: type[TraceError] = TraceError) -> TraceError:
     cure = cure or (
         "Compute what changes before the step and pass it as an argument, or keep it in a tensor or a number that the "
         "step writes itself"
     )
-    return TraceError(f"a compiled step does the same at each call; {what}. {cure}", origin)
+    return kind(f"a compiled step does the same at each call; {what}. {cure}", origin)
 
 
 def _trace(*given: Any) -> Traced:
@@ -309,12 +313,11 @@ def _refuse(tracing: Tracing, around: Surroundings, observer: Observer) -> None:
     """What a graph cannot do again is an error with its line, also where the user's code has caught ours."""
     if tracing.errors:
         raise tracing.errors[0]
-    for what, origin, cure in observer.impurities:
-        raise _impure(what, origin, cure)
+    for what, origin, cure, moves_on in observer.impurities:
+        raise _impure(what, origin, cure, MovedOn if moves_on else TraceError)
     for what, label in around.problems:
-        raise _impure(
-            what, around.origin_of(label), "Take the item before the step and pass it as an argument"
-        )
+        cure = "Take the item before the step and pass it as an argument"
+        raise _impure(what, around.origin_of(label), cure, MovedOn)
     if around.random.changed():
         raise _Unlocated(
             "it draws random numbers of NumPy or Python, not chainrule's, or reads on in a file",
@@ -357,4 +360,4 @@ def _printing(tracing: Tracing) -> Iterator[None]:
         builtins.print = original
 
 
-__all__ = ["NeedsNumber", "Tensor", "Traced", "trace", "tracing_lock"]
+__all__ = ["MovedOn", "NeedsNumber", "Tensor", "Traced", "trace", "tracing_lock"]
