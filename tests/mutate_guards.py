@@ -16,6 +16,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import state_idioms_of_classes  # noqa: F401 - adds its own to the list
+import state_idioms_of_gradients  # noqa: F401
+import state_idioms_of_networks  # noqa: F401
+import state_idioms_of_python  # noqa: F401
+import state_idioms_outside  # noqa: F401
 import stateful_programs
 from chainrule.runtime import compiled
 from chainrule.runtime.served import Served
@@ -90,7 +95,8 @@ MUTANTS: dict[str, list[Mutant]] = {
     **{
         f"{kind.__name__}: does not happen": [(kind, "prepare", _unprepared)]
         for kind in (
-            templates.Assign, templates.Fill, templates.Extend, templates.Rebind, templates.Require, templates.Print,
+            templates.Assign, templates.Fill, templates.Extend, templates.Rebind, templates.Regrade, templates.Hold,
+            templates.Apart, templates.Renew, templates.Require, templates.Print,
         )
     },
     "names that must not come": [(spaces, "write_names", _nothing)],
