@@ -152,6 +152,11 @@ def nothing_collected() -> Iterator[None]:
         yield
     finally:
         if pauses:
+            # What was made counts as old from here on: the next young objects are looked at without it, which would
+            # take 0.2 s after a large step. Objects that somebody has frozen stay frozen.
+            if hasattr(gc, "freeze") and not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
         if first:
             _paused.release()
