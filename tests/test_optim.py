@@ -11,7 +11,7 @@ import pytest
 import chainrule as cr
 from chainrule import nn, optim
 from chainrule.errors import ArgumentError, ChainruleError, MissingNameError, ShapeError
-from chainrule.graph import Graph, Node, evaluate, state, verify
+from chainrule.graph import Graph, Node, Trace, evaluate, state, verify
 from chainrule.operations import READ
 from chainrule.ops import NUMPY
 from chainrule.runtime import compile
@@ -449,7 +449,7 @@ def test_state_of_another_model_is_refused_and_nothing_changes():
 # ------------------------------------------------------------------------------------------- in a trace
 
 
-class Recorder:
+class Recorder(Trace):
     """The smallest trace that `graph.Trace` describes: reads become sources, writes are collected."""
 
     def __init__(self):

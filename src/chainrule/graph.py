@@ -11,6 +11,7 @@ import itertools
 import operator
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -468,13 +469,7 @@ def evaluate(graph: Graph, sources: Sequence[Any], namespace: Any) -> tuple[Any,
     """
     values: dict[Node, Any] = dict(zip(graph.sources, sources, strict=True))
     nodes = topological(graph.roots, follow=lambda node: node not in values)
-    uses: dict[Node, int] = dict.fromkeys(nodes, 0)
-    for root in graph.roots:
-        uses[root] += 1
-    for node in nodes:
-        for operand in node.inputs:
-            if operand in uses:
-                uses[operand] += 1
+    uses = Counter(itertools.chain(graph.roots, *(node.inputs for node in nodes)))
     for node in nodes:
         if node in values:
             continue
