@@ -218,6 +218,39 @@ def gradients_exchanged():
 
 
 @idiom
+def gradients_exchanged_while_one_is_held():
+    weight, other = _leaf(), _leaf(3.0, 1.0)
+    (weight * other).sum().backward()
+    held = [weight.grad, other.grad]
+
+    def step(x):
+        weight.grad, other.grad = other.grad, weight.grad
+        return x * 1.0
+
+    def change(call):
+        weight.grad[0] = call + 0.5
+
+    return step, change, lambda: (weight.grad, other.grad, held, [one is weight.grad for one in held])
+
+
+@idiom
+def gradient_put_back():
+    weight = _leaf()
+
+    def step(x):
+        found = weight.grad
+        weight.grad = None
+        (weight * x).sum().backward()
+        new = weight.grad * 1.0
+        if found is not None:
+            found[0] = 7.0
+            weight.grad = found
+        return new
+
+    return step, _nothing, lambda: weight.grad
+
+
+@idiom
 def one_gradient_for_two():
     weight, other = _leaf(), _leaf()
 

@@ -288,8 +288,9 @@ class Recipes:
             cell for cell, tensor in changed.items() if tracing.gradients.get(cell) is tensor
         )
         several = Counter(id(tensor) for tensor in tracing.gradients.values())
+        held = self._made.keys() | around.handles.keys() | self._found_gradients.keys()
         for cell, tensor in tracing.gradients.items():
-            kept = id(tensor) in self._made or id(tensor) in around.handles or several[id(tensor)] > 1
+            kept = id(tensor) in held or several[id(tensor)] > 1
             if kept and cell not in tracing.local and tracing.found_gradients.get(cell) is not tensor:
                 made.append(Regrade(cell, (self.make(tensor),)))
                 tracing.kept_gradients.add(cell)
