@@ -289,3 +289,21 @@ def weak_reference_to_another():
         lambda i: setattr(o, "ref", weakref.ref(kept[(i + 1) % 2])),
         lambda: None,
     )
+
+
+@idiom
+def attribute_that_is_deleted_outside_and_comes_back():
+    o = types.SimpleNamespace(n=1.0)
+
+    def step(x):
+        if not hasattr(o, "made"):
+            o.made = x * 0.0
+        o.made = o.made + x
+        o.pair = (x, o.n)
+        return x + o.pair[0]
+
+    def change(call):
+        if call == 1:
+            del o.made
+
+    return step, change, lambda: (o.made, o.pair, list(vars(o)))

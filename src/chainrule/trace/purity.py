@@ -46,11 +46,18 @@ def _described(traced: Traced) -> Any:
     labels = {node: one.label for node, one in zip(traced.graph.inputs, traced.inputs)}
     yield from _graph(traced.graph, labels)
     yield _template(traced.result), None
+    assigned = [
+        (one.name, None if one.value is None else _template(one.value))
+        for one in traced.effects
+        if isinstance(one, Assign)
+    ]
+    # Each place is assigned once, so the order tells nothing: it is that in which a namespace came to hold the names.
+    yield sorted(assigned, key=repr), None
     for effect in traced.effects:
         parts: tuple[Any, ...] = (type(effect).__name__,)
         if isinstance(effect, Assign):
-            parts += (effect.name, None if effect.value is None else _template(effect.value))
-        elif isinstance(effect, Print):
+            continue
+        if isinstance(effect, Print):
             parts += tuple(map(_template, effect.items))
         else:
             parts += tuple(_template(one) for one in getattr(effect, "items", ()))
