@@ -352,3 +352,16 @@ def steps_that_follow_differences_of_gradients():
         lambda call: setattr(o, "weight", None) if call == 3 else None,
         lambda: (weight, o.weight, o.gradient),
     )
+
+
+@idiom(answers=("refused",))
+def one_gradient_of_two_leaves_that_is_changed():
+    weight, other = _leaf(), _leaf(3.0, 1.0)
+    (weight * 2.0).sum().backward()
+    other.grad = weight.grad
+
+    def step(x):
+        weight.grad[0] = 7.0
+        return other.grad * x
+
+    return step, _nothing, lambda: (weight.grad, other.grad)

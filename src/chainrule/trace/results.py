@@ -265,7 +265,7 @@ class Recipes:
         for cell, before in self._tracing.flags.items():
             if cell.requires_grad is not before and cell not in self._tracing.local:
                 made.append(Require(cell, cell.requires_grad))
-        made += self._gradients(made)
+        made += self._gradients()
         self._outliving = False
         for values, keywords in self._tracing.printed:
             items = tuple(self.make(one) for one in values)
@@ -273,7 +273,7 @@ class Recipes:
         self._refuse_shared_buffers()
         return [Hold(tuple(self._looked_up)), *made] if self._looked_up else made
 
-    def _gradients(self, others: list[Effect]) -> list[Effect]:
+    def _gradients(self) -> list[Effect]:
         """Gradients that were changed in place, and those that are the same tensor as something that is kept."""
         tracing, around = self._tracing, self._around
         changed = {
@@ -300,7 +300,7 @@ class Recipes:
         if apart and (changed or rebound):
             where = tuple(self._of(one) for one in (handles if changed else rebound))
             node = next(one.node for one in (*changed.values(), *(one.tensor for one in rebound)))
-            made.append(Apart(apart, where, node.origin))
+            made.append(Apart(apart, tuple(changed), where, node.origin))
         return made
 
     def _refuse_shared_buffers(self) -> None:

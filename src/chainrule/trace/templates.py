@@ -408,10 +408,12 @@ class Regrade(Effect):
 class Apart(Effect):
     """What the function has taken for two tensors must not be one: gradients that it reads, and others that it meets.
 
-    A trace may meet some that it has no use for, so they are nothing that two traces are compared by.
+    changed: those of the gradients that it changes in place. A trace may meet other tensors that it has no use for, so
+    they are nothing that two traces are compared by.
     """
 
     cells: tuple[Cell, ...]
+    changed: tuple[Cell, ...]
     others: tuple[Template, ...]
     origin: Origin | None
 
@@ -419,7 +421,8 @@ class Apart(Effect):
         """Raises TraceError before anything is written."""
         others = [one.build(call, outputs) for one in self.others]
         for cell in self.cells:
-            if any(cell.grad is one for one in others):
+            twins = [one.grad for one in self.changed if one is not cell]
+            if cell.grad is not None and any(cell.grad is one for one in (*others, *twins)):
                 raise TraceError(
                     f"a compiled step changes a tensor in place that is the .grad of {cell.name or 'a tensor'} and is "
                     "kept elsewhere too. Keep a copy of the gradient: x.grad.clone()",
